@@ -1,0 +1,31 @@
+"""Where the files that ship with the code are: beside the packages in a checkout, inside the wheel elsewhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from sentinel.errors import ConfigurationError
+
+_PACKAGE: Final = Path(__file__).resolve().parent
+
+
+def data_path(*parts: str) -> Path:
+    """The path of a shipped file or folder: ``data_path("configs", "systemd", "sentinel@.service")``.
+
+    The first part is ``configs`` or ``dashboards``. The checkout is looked at first: an editable install
+    also holds a copy made when it was installed, and that one goes stale.
+
+    Raises:
+        ConfigurationError: neither place has it (a wheel built without its data, or a misspelt name).
+    """
+    candidates = [base.joinpath(*parts) for base in (_PACKAGE.parent, _PACKAGE / "_data")]
+    if not (_PACKAGE.parent / "pyproject.toml").is_file():
+        # Installed: `configs` beside the packages would be somebody else's folder in site-packages.
+        candidates = candidates[1:]
+    for candidate in candidates:
+        if candidate.exists():
+            return candidate
+    raise ConfigurationError(
+        f"the installation lacks {'/'.join(parts)}; looked for {', '.join(map(str, candidates))}: reinstall"
+    )
