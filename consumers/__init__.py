@@ -1,0 +1,1 @@
+"""Everything that comes in: the Kafka loop and one decoder per event format."""

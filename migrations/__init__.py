@@ -1,0 +1,1 @@
+"""The schema, one Alembic revision per file; `sentinel migrate` is the only migrator."""

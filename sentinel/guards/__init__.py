@@ -1,0 +1,1 @@
+"""Guard models: one file per grammar, and the client that asks them."""

@@ -1,0 +1,1 @@
+"""The tables and one repository per noun, on PostgreSQL."""
