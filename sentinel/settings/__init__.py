@@ -1,0 +1,44 @@
+"""Settings: one frozen object, made once by `load` and handed down as an argument."""
+
+from sentinel.settings.load import DEFAULT_FILE, Loaded, ServiceManager, load, service_manager
+from sentinel.settings.model import Guard, PolicySettings, Reprompt, ServedModel
+from sentinel.settings.root import Settings
+from sentinel.settings.service import (
+    Adapters,
+    Api,
+    Daemon,
+    Database,
+    Findings,
+    Logging,
+    MetricsServer,
+    PromotionSettings,
+    Retention,
+    Route,
+)
+from sentinel.settings.stream import Consumer, Kafka, KafkaSecurity
+
+__all__ = [
+    "DEFAULT_FILE",
+    "Adapters",
+    "Api",
+    "Consumer",
+    "Daemon",
+    "Database",
+    "Findings",
+    "Guard",
+    "Kafka",
+    "KafkaSecurity",
+    "Loaded",
+    "Logging",
+    "MetricsServer",
+    "PolicySettings",
+    "PromotionSettings",
+    "Reprompt",
+    "Retention",
+    "Route",
+    "ServedModel",
+    "ServiceManager",
+    "Settings",
+    "load",
+    "service_manager",
+]

@@ -1,0 +1,147 @@
+"""Settings of the service around the pipeline: store, retention, ports, logs, artefacts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import BeforeValidator, Field, SecretStr, field_validator, model_validator
+
+from sentinel.settings.section import Count, Days, Port, Seconds, Section
+
+_PLAIN_SCHEMES = ("postgresql://", "postgres://")
+_SCHEME = "postgresql+asyncpg://"
+
+
+def _upper(value: object) -> object:
+    return value.upper() if isinstance(value, str) else value
+
+
+class Database(Section):
+    """PostgreSQL, the only place where anything is kept."""
+
+    url: SecretStr = Field(
+        SecretStr("postgresql+asyncpg://sentinel@127.0.0.1:5432/sentinel"),
+        description="postgresql+asyncpg://user:password@host:port/database; a credential file suits it best.",
+    )
+    pool_size: Annotated[int, Field(ge=2, le=100)] = Field(
+        6, description="Connections of one process at most."
+    )
+    connect_timeout_s: Seconds = Field(10.0, description="Time for a connection.")
+    command_timeout_s: Seconds = Field(30.0, description="Time for one statement.")
+    statement_cache_size: Annotated[int, Field(ge=0)] = Field(
+        100, description="Prepared statements kept for each connection; 0 behind PgBouncer before 1.21."
+    )
+    application_name: str = Field("sentinel", min_length=1, description="Name shown in pg_stat_activity.")
+
+    @field_validator("url")
+    @classmethod
+    def _async_driver(cls, value: SecretStr) -> SecretStr:
+        text = value.get_secret_value()
+        for scheme in _PLAIN_SCHEMES:
+            if text.startswith(scheme):
+                return SecretStr(_SCHEME + text[len(scheme) :])
+        if not text.startswith(_SCHEME):
+            raise ValueError(f"must start with {_SCHEME}")
+        return value
+
+
+class Retention(Section):
+    """How long rows are kept, and how far ahead their partitions are made."""
+
+    interactions_days: Days = Field(90, description="Interactions, verdicts and screenings.")
+    texts_days: Days = Field(
+        30, description="Prompts and responses of interactions; at most interactions_days."
+    )
+    keys_days: Days = Field(
+        100,
+        description="Event keys, which recognise duplicates; let them outlive the topics' retention.",
+    )
+    dead_letters_days: Days = Field(30, description="Dead letters.")
+    outbox_days: Days = Field(7, description="Outbox rows that have been sent.")
+    partitions_ahead_days: Days = Field(7, description="Day partitions made ahead.")
+    check_interval_s: Seconds = Field(3600.0, description="Time between two runs of the retention task.")
+
+    @model_validator(mode="after")
+    def _keys_outlive_rows(self) -> Self:
+        # A key that is gone before its row would let a late duplicate in a second time.
+        if not self.keys_days >= self.interactions_days >= self.texts_days:
+            raise ValueError("keys_days >= interactions_days >= texts_days must hold")
+        return self
+
+
+class Findings(Section):
+    """What leaves the product about a finding."""
+
+    include_text: bool = Field(False, description="Whether findings on the topic carry prompt and response.")
+
+
+class MetricsServer(Section):
+    """Where the daemon serves /metrics, /healthz and /readyz."""
+
+    host: str = Field("127.0.0.1", min_length=1, description="Address to listen on.")
+    port: Port = Field(
+        8000, description="Port; a daemon with daemon.instance n >= 1 takes 8010 + n by default."
+    )
+
+
+class Api(Section):
+    """Where the API and the console listen."""
+
+    host: str = Field("127.0.0.1", min_length=1, description="Address to listen on.")
+    port: Port = Field(8003, description="Port of the API and the console.")
+
+
+class Route(Section):
+    """The OpenAI-compatible pass-through."""
+
+    port: Port = Field(8004, description="Port of `sentinel route`.")
+    on_missing: Literal["base", "error"] = Field(
+        "base",
+        description="Where no replica has the promoted adapter: answer with the base, or with an error.",
+    )
+
+
+class Logging(Section):
+    """Log lines on stderr."""
+
+    level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(_upper)] = Field(
+        "INFO", description="Lowest level of the product's own lines; third parties start at WARNING."
+    )
+    format: Literal["auto", "json", "console"] = Field(
+        "auto", description="auto: console on a terminal, JSON lines elsewhere."
+    )
+    include_text: bool = Field(
+        False, description="Whether log lines may carry prompts, responses and user names."
+    )
+
+
+class Adapters(Section):
+    """Where adapters are kept, and how replicas get them."""
+
+    store: Path = Field(Path("runs/adapters"), description="Folder of adapters.")
+    delivery: Literal["shared_path", "resolver_dir", "hub"] = Field(
+        "shared_path", description="How a replica reads an adapter: shared path, resolver folder, or Hub."
+    )
+
+
+class PromotionSettings(Section):
+    """Who lets an adapter into service."""
+
+    mode: Literal["manual", "auto"] = Field(
+        "manual", description="manual: a person approves; auto: the gate alone."
+    )
+
+
+class Daemon(Section):
+    """The process itself."""
+
+    instance: Annotated[int, Field(ge=0, le=999)] = Field(
+        0, description="Number of this daemon on its host; from 1 on its metrics port is 8010 + n."
+    )
+    poller_deadline_s: Seconds = Field(
+        10.0, description="Watchdog: longest silence of the poller (or drainer, or waiting breaker)."
+    )
+    writer_deadline_s: Seconds = Field(60.0, description="Watchdog: longest silence of the writer.")
+    breaker_failures: Count = Field(5, description="Failures in a row of guard or database that stop intake.")
+    breaker_probe_s: Seconds = Field(2.0, description="Time between probes while intake is stopped.")
