@@ -1,0 +1,155 @@
+"""The database engine, and what a database error means for the one who met it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, Literal
+
+import asyncpg
+from sqlalchemy import event
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import DBAPIError, DisconnectionError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from sentinel.errors import ConfigurationError
+from sentinel.settings import Database
+
+DRIVER = "postgresql+asyncpg"
+
+ErrorClass = Literal["retry", "missing_partition", "poison", "unavailable", "fatal"]
+
+
+def driver_url(url: str) -> str:
+    """``url`` with the driver that this product uses; ``postgresql://`` and ``postgres://`` are taken too.
+
+    Raises ConfigurationError for another database or an unreadable URL; the message hides the password.
+    """
+    scheme, separator, rest = url.partition("://")
+    if not separator or scheme not in ("postgres", "postgresql", DRIVER):
+        raise ConfigurationError(f"database.url must begin with {DRIVER}:// (it begins with {scheme[:20]!r})")
+    return f"{DRIVER}://{rest}"
+
+
+def create_engine(database: Database) -> AsyncEngine:
+    """An engine over asyncpg; it connects when first used, in UTC whatever the server's default is.
+
+    The pool never overflows, so that ``pool_size`` times the number of processes is all that a server must
+    allow; a caller waits for a free connection as long as for a new one.
+    """
+    engine = create_async_engine(
+        make_url(driver_url(database.url.get_secret_value())),
+        pool_size=database.pool_size,
+        max_overflow=0,
+        pool_timeout=database.connect_timeout_s,
+        connect_args={
+            "timeout": database.connect_timeout_s,
+            "command_timeout": database.command_timeout_s,
+            "statement_cache_size": database.statement_cache_size,
+            # SQLAlchemy keeps prepared statements of its own; 0 with a pooler that moves sessions about.
+            "prepared_statement_cache_size": database.statement_cache_size,
+            "server_settings": {"application_name": database.application_name, "timezone": "UTC"},
+        },
+    )
+    event.listen(engine.sync_engine, "checkout", _drop_closed)
+    return engine
+
+
+def _drop_closed(adapted: Any, _record: Any, _proxy: Any) -> None:
+    # After a restart of the server every pooled connection is closed; handing them out one by one would fail
+    # as many flushes as the pool has places. Unlike a ping this costs no round trip.
+    if adapted.driver_connection.is_closed():
+        raise DisconnectionError("the server closed this pooled connection")
+
+
+@asynccontextmanager
+async def raw_connection(engine: AsyncEngine) -> AsyncIterator[asyncpg.Connection[Any]]:
+    """One pooled connection as asyncpg's own, outside any transaction (SQLAlchemy's ``driver_connection``).
+
+    A connection that comes back inside a transaction is closed, not pooled: its next user would write into
+    somebody else's transaction. Raises what asyncpg raises on connecting, and SQLAlchemy's TimeoutError where
+    the pool stays full.
+    """
+    async with engine.connect() as connection:
+        pooled = await connection.get_raw_connection()
+        driver: asyncpg.Connection[Any] = pooled.driver_connection
+        try:
+            yield driver
+        finally:
+            if driver.is_closed() or driver.is_in_transaction():
+                await connection.invalidate()
+
+
+_RETRY_STATES = frozenset({"40001", "40P01", "55P03"})
+"""Serialisation failure, deadlock, lock not available."""
+
+_UNAVAILABLE_STATES = frozenset({"25006", "53300", "57P01", "57P02", "57P03", "57014"})
+"""Read-only (a demoted primary), too many connections, shut down by an administrator, by a crash, starting up,
+cancelled by a statement timeout."""
+
+
+def classify(error: BaseException) -> ErrorClass:
+    """What the writer does next. Never raises; SQLAlchemy's wrappers are opened first.
+
+    retry: the same statements again, after a rollback. missing_partition: make the day's partition, then the same
+    again. poison: some row of the batch can never be stored. unavailable: the database is away, the breaker opens.
+    fatal: a mistake of ours or of the schema; stop. A connection lost in COMMIT is ``retry`` for the caller that
+    knows it was committing (`commit_is_unknown`), else ``unavailable``.
+    """
+    error = _inner(error)
+    state = getattr(error, "sqlstate", None)
+    if isinstance(state, str):
+        return _classify_state(state, getattr(error, "constraint_name", None))
+    if isinstance(error, asyncpg.InterfaceError):
+        return "unavailable" if _is_lost(error) else "fatal"
+    if isinstance(error, (OSError, TimeoutError, asyncio.TimeoutError, EOFError, PoolTimeoutError)):
+        return "unavailable"
+    return "fatal"
+
+
+def _classify_state(state: str, constraint: str | None) -> ErrorClass:
+    if state in _RETRY_STATES:
+        return "retry"
+    if state in _UNAVAILABLE_STATES or state.startswith("08"):
+        return "unavailable"
+    if state == "23514" and not constraint:
+        # Only the routing of a partitioned table raises a check violation that names no constraint.
+        return "missing_partition"
+    if state[:2] in ("22", "23"):
+        return "poison"
+    return "fatal"
+
+
+def commit_is_unknown(error: BaseException) -> bool:
+    """Whether ``error``, raised by COMMIT, leaves it open if the transaction was committed.
+
+    The writer then repeats the same statements, and each repeated item finds its own origin.
+    """
+    error = _inner(error)
+    state = getattr(error, "sqlstate", None)
+    if isinstance(state, str):
+        return state.startswith("08") or state in ("57P01", "57P02")
+    return isinstance(error, (OSError, TimeoutError, EOFError)) or (
+        isinstance(error, asyncpg.InterfaceError) and _is_lost(error)
+    )
+
+
+def _inner(error: BaseException) -> BaseException:
+    while isinstance(error, DBAPIError) and error.orig is not None:
+        error = error.orig
+    # SQLAlchemy's asyncpg adapter wraps once more and keeps the driver's error as the cause.
+    cause = error.__cause__
+    if not isinstance(getattr(error, "sqlstate", None), str) and isinstance(
+        cause, (asyncpg.PostgresError, asyncpg.InterfaceError)
+    ):
+        return cause
+    if isinstance(cause, asyncpg.PostgresError) and not isinstance(error, asyncpg.PostgresError):
+        return cause
+    return error
+
+
+def _is_lost(error: asyncpg.InterfaceError) -> bool:
+    words = str(error)
+    return any(sign in words for sign in ("connection is closed", "was closed", "connection has been", "pool is"))
