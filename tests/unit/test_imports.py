@@ -62,7 +62,9 @@ def lint(folder: Path, contract: str) -> subprocess.CompletedProcess[str]:
 
 def test_no_contract_has_an_exception() -> None:
     assert [contract["id"] for contract in IMPORT_LINTER["contracts"] if "ignore_imports" in contract] == []
-    assert {contract for contract, _, _ in BREAKS} == {contract["id"] for contract in IMPORT_LINTER["contracts"]}
+    assert {contract for contract, _, _ in BREAKS} == {
+        contract["id"] for contract in IMPORT_LINTER["contracts"]
+    }
 
 
 @pytest.mark.parametrize("contract", [contract["id"] for contract in IMPORT_LINTER["contracts"]])
@@ -103,7 +105,9 @@ def heavy_imports(root: Path) -> dict[str, set[str]]:
 
 def not_allowed(found: dict[str, set[str]]) -> dict[str, set[str]]:
     return {
-        file: names for file, names in found.items() if not any(fnmatch(file, pattern) for pattern in HEAVY_ALLOWED)
+        file: names
+        for file, names in found.items()
+        if not any(fnmatch(file, pattern) for pattern in HEAVY_ALLOWED)
     }
 
 
@@ -122,5 +126,7 @@ def test_heavy_import_elsewhere_is_seen(tmp_path: Path) -> None:
 
 def test_the_command_line_starts_without_any_heavy_library() -> None:
     code = f"import sys, daemon, consumers, producers; print(sorted({HEAVY!r} & set(sys.modules)))"
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
+    )
     assert result.stdout.strip() == "[]"

@@ -74,9 +74,14 @@ def test_no_module_is_named_after_a_library_or_a_standard_module() -> None:
     taken = {name.lower() for name in sys.stdlib_module_names}
     # What the extras install counts too: `datasets` is not in this environment but in the trainer's.
     extras = PYPROJECT["project"]["optional-dependencies"]
-    for requirement in [*PYPROJECT["project"]["dependencies"], *(line for lines in extras.values() for line in lines)]:
+    for requirement in [
+        *PYPROJECT["project"]["dependencies"],
+        *(line for lines in extras.values() for line in lines),
+    ]:
         taken.add(re.split(r"[^A-Za-z0-9_.-]", requirement)[0].lower().replace("-", "_"))
-    taken |= {name.lower() for name, owners in packages_distributions().items() if owners != ["sentinel-loop"]}
+    taken |= {
+        name.lower() for name, owners in packages_distributions().items() if owners != ["sentinel-loop"]
+    }
     taken -= {"tests", "benchmarks"}
     names = {path: path.parent.name if path.name == "__init__.py" else path.stem for path in modules()}
     shadows = {
@@ -94,7 +99,9 @@ def test_no_file_is_longer_than_one_can_read() -> None:
 
 def test_no_module_hides_what_it_holds_behind_its_name() -> None:
     vague = {"utils", "util", "common", "helpers", "helper", "manager", "misc"}
-    assert [str(path) for path in modules() if vague & set(path.relative_to(ROOT).with_suffix("").parts)] == []
+    assert [
+        str(path) for path in modules() if vague & set(path.relative_to(ROOT).with_suffix("").parts)
+    ] == []
 
 
 def test_every_package_folder_says_what_it_is_for() -> None:

@@ -47,13 +47,18 @@ def test_lock_holds_neither_torch_nor_what_needs_it(lock: Path) -> None:
 
 def test_what_is_tested_is_what_is_shipped() -> None:
     tested, shipped = pins(ROOT / "requirements/dev.txt"), pins(ROOT / "requirements/runtime.txt")
-    assert {name: (version, tested.get(name)) for name, version in shipped.items() if tested.get(name) != version} == {}
+    assert {
+        name: (version, tested.get(name)) for name, version in shipped.items() if tested.get(name) != version
+    } == {}
 
 
 @pytest.mark.parametrize(("lock", "extras"), [("runtime.txt", []), ("dev.txt", ["demo", "dev"])])
 def test_lock_satisfies_pyproject(lock: str, extras: list[str]) -> None:
     locked = pins(ROOT / "requirements" / lock)
-    wanted = [*PROJECT["dependencies"], *(line for extra in extras for line in PROJECT["optional-dependencies"][extra])]
+    wanted = [
+        *PROJECT["dependencies"],
+        *(line for extra in extras for line in PROJECT["optional-dependencies"][extra]),
+    ]
     unfit = []
     for requirement in map(Requirement, wanted):
         version = locked.get(canonicalize_name(requirement.name))
