@@ -1,4 +1,4 @@
-"""Where the files that ship with the code are: beside the packages in a checkout, inside the wheel elsewhere."""
+"""Where the files that ship with the code are: in a checkout beside the packages, elsewhere in the wheel."""
 
 from __future__ import annotations
 

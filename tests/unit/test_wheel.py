@@ -88,5 +88,5 @@ def test_a_checkout_finds_its_own_files() -> None:
 
 
 def test_a_missing_file_is_named() -> None:
-    with pytest.raises(ConfigurationError, match="configs/absent.yaml"):
+    with pytest.raises(ConfigurationError, match=r"configs/absent\.yaml"):
         resources.data_path("configs", "absent.yaml")
