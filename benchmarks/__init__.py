@@ -1,0 +1,1 @@
+"""One command per published figure; run them as `python -m benchmarks.<name> --json FILE`."""
