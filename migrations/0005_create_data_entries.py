@@ -1,8 +1,8 @@
 """Create the view ``data_entries``: one row an interaction, in nine columns, for people and notebooks.
 
-``answer`` is the answer to keep: the chosen side where a preference pair exists, then ``rejected_answer`` is what
-was said in production; else what was said. ``refusal``, ``guard_rating``, ``guard_model`` and ``model`` are about
-the production answer. A text that has expired is NULL, and so is the rating of an answer that nobody scored.
+``answer`` is the answer to keep: the chosen side where a preference pair exists, and then ``rejected_answer``
+is what was said in production; else it is what was said. ``refusal``, ``guard_rating``, ``guard_model`` and
+``model`` are about what was said. An expired text is NULL, and so is the rating of an answer nobody scored.
 
 Revision: 0005, after 0004.
 """
@@ -33,7 +33,7 @@ VIEW = """
         i.response_label AS guard_rating,
         i.guard_model,
         i.model,
-        i.received_at AS "timestamp"
+        i.recorded_at AS "timestamp"
     FROM interactions i
     LEFT JOIN interaction_texts t ON t.day = i.day AND t.event_id = i.event_id
     LEFT JOIN findings f ON f.event_id = i.event_id

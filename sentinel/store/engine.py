@@ -12,7 +12,7 @@ from sqlalchemy import event
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, DisconnectionError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from sentinel.errors import ConfigurationError
 from sentinel.settings import Database
@@ -64,6 +64,14 @@ def _drop_closed(adapted: Any, _record: Any, _proxy: Any) -> None:
         raise DisconnectionError("the server closed this pooled connection")
 
 
+async def driver_connection(connection: AsyncConnection) -> asyncpg.Connection[Any]:
+    """The asyncpg connection under a SQLAlchemy one. Raises ConfigurationError for another driver's."""
+    driver = (await connection.get_raw_connection()).driver_connection
+    if not isinstance(driver, asyncpg.Connection):
+        raise ConfigurationError(f"the engine's driver is {type(driver).__name__}, not asyncpg")
+    return driver
+
+
 @asynccontextmanager
 async def raw_connection(engine: AsyncEngine) -> AsyncIterator[asyncpg.Connection[Any]]:
     """One pooled connection as asyncpg's own, outside any transaction (SQLAlchemy's ``driver_connection``).
@@ -73,8 +81,7 @@ async def raw_connection(engine: AsyncEngine) -> AsyncIterator[asyncpg.Connectio
     the pool stays full.
     """
     async with engine.connect() as connection:
-        pooled = await connection.get_raw_connection()
-        driver: asyncpg.Connection[Any] = pooled.driver_connection
+        driver = await driver_connection(connection)
         try:
             yield driver
         finally:
@@ -86,17 +93,21 @@ _RETRY_STATES = frozenset({"40001", "40P01", "55P03"})
 """Serialisation failure, deadlock, lock not available."""
 
 _UNAVAILABLE_STATES = frozenset({"25006", "53300", "57P01", "57P02", "57P03", "57014"})
-"""Read-only (a demoted primary), too many connections, shut down by an administrator, by a crash, starting up,
-cancelled by a statement timeout."""
+"""Read-only (a demoted primary), too many connections, shut down by an administrator, after a crash, starting
+up, statement timeout."""
 
 
 def classify(error: BaseException) -> ErrorClass:
     """What the writer does next. Never raises; SQLAlchemy's wrappers are opened first.
 
-    retry: the same statements again, after a rollback. missing_partition: make the day's partition, then the same
-    again. poison: some row of the batch can never be stored. unavailable: the database is away, the breaker opens.
-    fatal: a mistake of ours or of the schema; stop. A connection lost in COMMIT is ``retry`` for the caller that
-    knows it was committing (`commit_is_unknown`), else ``unavailable``.
+    - ``retry``: the same statements again, after the rollback
+    - ``missing_partition``: make the day's partitions, then the same again
+    - ``poison``: some row of the batch can never be stored; bisect
+    - ``unavailable``: the database is away; the breaker opens
+    - ``fatal``: a mistake of ours or of the schema; stop
+
+    A connection lost during COMMIT is ``unavailable`` here, and a retry for whoever knows that it was
+    committing: see `commit_is_unknown`.
     """
     error = _inner(error)
     state = getattr(error, "sqlstate", None)
@@ -152,4 +163,4 @@ def _inner(error: BaseException) -> BaseException:
 
 def _is_lost(error: asyncpg.InterfaceError) -> bool:
     words = str(error)
-    return any(sign in words for sign in ("connection is closed", "was closed", "connection has been", "pool is"))
+    return "connection is closed" in words or "connection was closed" in words

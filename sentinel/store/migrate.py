@@ -1,9 +1,9 @@
 """Bring the database to a revision, and tell whether this release can work on the revision it has.
 
-Alembic's machinery is driven from here without an ``env.py``: one connection, one transaction a step, under an
-advisory lock, so that two migrators wait for each other instead of running the same step twice. Each step that
-ran is also a row of ``schema_revisions``, with the oldest release that still works on the schema it left:
-that is how an older release judges steps which it has never heard of.
+Alembic's machinery is driven from here without an ``env.py``: one connection, one transaction a step, under
+an advisory lock, so that two migrators wait for each other instead of running the same step twice. Each step
+that ran is also a row of ``schema_revisions``, with the oldest release that works on the schema it left: that
+is how an older release judges steps which it has never heard of.
 """
 
 from __future__ import annotations
@@ -19,11 +19,26 @@ from alembic.config import Config
 from alembic.runtime.environment import EnvironmentContext
 from alembic.script import Script, ScriptDirectory
 from msgspec import Struct
-from sqlalchemy import Connection, pool, text
-from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+from sqlalchemy import (
+    Column,
+    Connection,
+    DateTime,
+    Delete,
+    Insert,
+    MetaData,
+    Table,
+    Text,
+    delete,
+    func,
+    insert,
+    pool,
+)
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.schema import CreateTable
 
 from sentinel.errors import CommandError, SchemaVersionError
-from sentinel.store.engine import driver_url
+from sentinel.store.engine import driver_connection, driver_url
 
 LOCK_ID = 0x73656E74_6D696772
 """Advisory lock of the migrator: "sentmigr"."""
@@ -33,15 +48,20 @@ LOCK_TIMEOUT = "30s"
 
 Progress = Callable[[str], None]
 
-_CREATE_LOG = """
-CREATE TABLE IF NOT EXISTS schema_revisions (
-    revision text PRIMARY KEY,
-    deploy text NOT NULL,
-    oldest_release text NOT NULL,
-    applied_by text NOT NULL,
-    applied_at timestamptz NOT NULL DEFAULT now()
+_LOG = Table(
+    "schema_revisions",
+    MetaData(),
+    Column("revision", Text, primary_key=True),
+    Column("deploy", Text, nullable=False),
+    Column("oldest_release", Text, nullable=False),
+    Column("applied_by", Text, nullable=False),
+    Column("applied_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
 )
-"""
+"""The migrator's own book, like Alembic's ``alembic_version``; no step creates or drops it."""
+
+_CREATE_LOG = str(
+    CreateTable(_LOG, if_not_exists=True).compile(dialect=postgresql.dialect())  # type: ignore[no-untyped-call]
+).strip()
 
 
 class Step(Struct, frozen=True):
@@ -93,9 +113,9 @@ async def migrate(url: str, revision: str = "head", *, progress: Progress = lamb
     """Upgrade or downgrade the database at ``url`` to ``revision`` ("head", "base" or a revision's id).
 
     Returns the revisions that ran (or were undone), in order; an empty list where there was nothing to do.
-    Waits while another migrator works. ``progress`` gets one sentence a step. Raises CommandError for an unknown
-    revision, SchemaVersionError where the database has revisions that this release does not know, and what
-    asyncpg and SQLAlchemy raise.
+    Waits while another migrator works. ``progress`` gets one sentence a step. Raises CommandError for an
+    unknown revision, SchemaVersionError where the database has revisions that this release does not know, and
+    what asyncpg and SQLAlchemy raise.
     """
     directory = scripts()
     _known(directory, revision)
@@ -106,7 +126,7 @@ async def migrate(url: str, revision: str = "head", *, progress: Progress = lamb
     )
     try:
         async with engine.connect() as connection:
-            driver = await _driver(connection)
+            driver = await driver_connection(connection)
             await _lock(driver, progress)
             try:
                 await driver.execute(_CREATE_LOG)
@@ -135,7 +155,7 @@ def offline_sql(revision: str = "head", *, start: str | None = None) -> str:
     context = EnvironmentContext(
         config,
         directory,
-        fn=lambda at, _context: directory._upgrade_revs(revision, at),  # type: ignore[arg-type]
+        fn=lambda at, _context: directory._upgrade_revs(revision, at),
         as_sql=True,
         starting_rev=start,
         destination_rev=revision,
@@ -147,7 +167,7 @@ def offline_sql(revision: str = "head", *, start: str | None = None) -> str:
             transaction_per_migration=True,
             on_version_apply=_record,
         )
-        out.write(f"{_CREATE_LOG.strip()};\n\n")
+        out.write(f"{_CREATE_LOG};\n\n")
         with context.begin_transaction():
             context.run_migrations()
     return out.getvalue()
@@ -179,9 +199,10 @@ async def schema_status(conn: asyncpg.Connection[Any]) -> SchemaStatus:
 async def check_schema(conn: asyncpg.Connection[Any]) -> SchemaStatus:
     """Refuse a database that this release cannot work on; returns its status otherwise.
 
-    Steps marked ``post`` may be pending: they run after this release is rolled out. Steps of a newer release are
-    accepted when each of them says that it still carries this release (``oldest_release``): a ``pre`` step
-    carries the release before its own, and no older one, since nobody tests that. Raises SchemaVersionError.
+    Steps marked ``post`` may be pending: they run after this release is rolled out. Steps of a newer release
+    are accepted when each of them says that it still carries this release (``oldest_release``): a ``pre``
+    step carries the release before its own, and no older one, since nobody tests that.
+    Raises SchemaVersionError, and what asyncpg raises.
     """
     status = await schema_status(conn)
     missing = [step for step in status.pending if step.deploy == "pre"]
@@ -192,7 +213,8 @@ async def check_schema(conn: asyncpg.Connection[Any]) -> SchemaStatus:
         )
     if status.unknown:
         rows = await conn.fetch(
-            "SELECT revision, oldest_release FROM schema_revisions WHERE revision = ANY($1)", list(status.unknown)
+            "SELECT revision, oldest_release FROM schema_revisions WHERE revision = ANY($1)",
+            list(status.unknown),
         )
         says = {row["revision"]: row["oldest_release"] for row in rows}
         ours = release_key(release())
@@ -223,12 +245,6 @@ def _known(directory: ScriptDirectory, revision: str) -> None:
     names = [step.revision for step in steps(directory)]
     if revision not in ("head", "base", *names):
         raise CommandError(f"unknown revision {revision!r}; known are head, base, {', '.join(names)}")
-
-
-async def _driver(connection: AsyncConnection) -> asyncpg.Connection[Any]:
-    raw = await connection.get_raw_connection()
-    driver: asyncpg.Connection[Any] = raw.driver_connection
-    return driver
 
 
 async def _lock(driver: asyncpg.Connection[Any], progress: Progress) -> None:
@@ -262,7 +278,8 @@ def _run(
             return directory._upgrade_revs(revision, at)
         return directory._downgrade_revs(revision, at)
 
-    def note(*, step: Any, **_: Any) -> None:
+    def note(ctx: Any, step: Any, heads: Any, run_args: Any) -> None:
+        _record(ctx, step, heads, run_args)
         name = (step.up_revision_ids if step.is_upgrade else step.source_revision_ids)[0]
         done.append(name)
         progress(f"{'applied' if step.is_upgrade else 'undid'} {name}: {titles[name]}")
@@ -271,20 +288,24 @@ def _run(
         context.configure(
             connection=connection,
             transaction_per_migration=True,
-            on_version_apply=(_record, note),
+            on_version_apply=note,
         )
         with context.begin_transaction():
             context.run_migrations()
     connection.commit()
 
 
-def _record(*, ctx: Any, step: Any, **_: Any) -> None:
+def _record(ctx: Any, step: Any, heads: Any, run_args: Any) -> None:
     """Alembic's hook after each step, in the step's transaction."""
+    statement: Insert | Delete
     if step.is_upgrade:
         module = step.up_revision.module
-        row = (step.up_revision_id, module.deploy, module.oldest_release, release())
-        values = ", ".join("'" + value.replace("'", "''") + "'" for value in row)
-        statement = f"INSERT INTO schema_revisions VALUES ({values})"
+        statement = insert(_LOG).values(
+            revision=step.up_revision_id,
+            deploy=module.deploy,
+            oldest_release=module.oldest_release,
+            applied_by=release(),
+        )
     else:
-        statement = f"DELETE FROM schema_revisions WHERE revision = '{step.source_revision_ids[0]}'"
-    ctx.impl.execute(text(statement))
+        statement = delete(_LOG).where(_LOG.c.revision == step.source_revision_ids[0])
+    ctx.impl.execute(statement)

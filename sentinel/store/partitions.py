@@ -102,7 +102,9 @@ async def create_missing(conn: asyncpg.Connection[Any], day: dt.date) -> list[st
 async def partitions(conn: asyncpg.Connection[Any], table: str) -> list[Partition]:
     """The attached partitions of ``table`` by day, those being detached included."""
     rows = await conn.fetch(_CHILDREN, table)
-    return [Partition(table, day, row["pending"]) for row in rows if (day := _day_of(row["name"])) is not None]
+    return [
+        Partition(table, day, row["pending"]) for row in rows if (day := _day_of(row["name"])) is not None
+    ]
 
 
 async def left_behind(conn: asyncpg.Connection[Any], table: str) -> list[Partition]:
@@ -116,17 +118,22 @@ async def existing_days(conn: asyncpg.Connection[Any], table: str) -> list[dt.da
     return [partition.day for partition in await partitions(conn, table) if not partition.detaching]
 
 
-async def drop_partition(conn: asyncpg.Connection[Any], partition: Partition) -> None:
+async def drop_partition(
+    conn: asyncpg.Connection[Any], partition: Partition, *, timeout: float | None = None
+) -> None:
     """Detach one partition without blocking writers, and drop it. Must not run inside a transaction.
 
-    Each of its steps may be the last before a crash; `partitions` and `left_behind` then show what is left, and
-    calling this again goes on from there. Raises what asyncpg raises.
+    Each of its steps may be the last before a crash; `partitions` and `left_behind` then show what is left,
+    and calling this again goes on from there. DETACH waits for every older transaction on the table, at most
+    ``timeout`` seconds. Raises what asyncpg raises.
     """
     attached = {child.day: child for child in await partitions(conn, partition.table)}.get(partition.day)
     if attached is not None:
         how = "FINALIZE" if attached.detaching else "CONCURRENTLY"
-        await conn.execute(f'ALTER TABLE "{partition.table}" DETACH PARTITION "{partition.name}" {how}')
-    await conn.execute(f'DROP TABLE IF EXISTS "{partition.name}"')
+        await conn.execute(
+            f'ALTER TABLE "{partition.table}" DETACH PARTITION "{partition.name}" {how}', timeout=timeout
+        )
+    await conn.execute(f'DROP TABLE IF EXISTS "{partition.name}"', timeout=timeout)
 
 
 async def _missing(
@@ -141,7 +148,8 @@ async def _attach(conn: asyncpg.Connection[Any], partition: Partition) -> None:
     # A detached partition that was never dropped keeps its rows and its place.
     await conn.execute(
         f'CREATE TABLE IF NOT EXISTS "{partition.name}" '
-        f'(LIKE "{partition.table}" INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING INDEXES INCLUDING STORAGE)'
+        f'(LIKE "{partition.table}" '
+        f"INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING INDEXES INCLUDING STORAGE)"
     )
     await conn.execute(
         f'ALTER TABLE "{partition.table}" ATTACH PARTITION "{partition.name}" '
