@@ -1,0 +1,206 @@
+"""Fixtures that every test may use; servers are started once per run, on first use.
+
+Servers:      postgres_server, database_url, empty_database_url, private_postgres,
+              kafka, secure_kafka, kafka_factory, embedded_broker, broker (embedded | kafka)
+Environment:  SENTINEL_TEST_DATABASE_URL   use this PostgreSQL (a superuser's URL)
+              SENTINEL_TEST_KAFKA          use this broker (bootstrap servers, no security)
+              KAFKA_HOME                   start Apache Kafka from here
+              SENTINEL_TEST_REQUIRE_KAFKA  1: a test that needs Kafka fails where there is none
+Helpers:      free_port, wait_until (tests.support.waiting has the same as a function)
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from sentinel.embedded.broker import EmbeddedBroker
+from sentinel.embedded.postgres import EmbeddedPostgres
+from tests.support.brokers import ApacheKafka, Broker, Embedded
+from tests.support.kafka_server import KafkaServer, await_coordinator, why_no_kafka
+from tests.support.kafka_server import free_port as _free_port
+from tests.support.postgres import Databases, apply_migrations
+from tests.support.security import Security, make_security
+from tests.support.waiting import WaitUntil
+from tests.support.waiting import wait_until as _wait_until
+
+_KAFKA_FIXTURES = {"kafka", "secure_kafka", "kafka_factory"}
+
+
+# -- Kafka or not
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whoever asks for a Kafka fixture needs Kafka, marked or not."""
+    for item in items:
+        if _KAFKA_FIXTURES & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.kafka)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("kafka") is None or os.environ.get("SENTINEL_TEST_KAFKA"):
+        return
+    reason = why_no_kafka()
+    if reason is None:
+        return
+    if os.environ.get("SENTINEL_TEST_REQUIRE_KAFKA") == "1":
+        pytest.fail(f"a real Kafka is required: {reason}", pytrace=False)
+    pytest.skip(reason)
+
+
+# -- folders
+
+
+@pytest.fixture(scope="session")
+def server_folder() -> Iterator[Path]:
+    """A folder that other accounts may pass: under root, PostgreSQL runs as one of them."""
+    folder = Path(tempfile.mkdtemp(prefix="sentinel-test-"))
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+# -- PostgreSQL
+
+
+@pytest.fixture(scope="session")
+def postgres_server(server_folder: Path) -> Iterator[Databases]:
+    """The run's server with its migrated template."""
+    given = os.environ.get("SENTINEL_TEST_DATABASE_URL")
+    if given:
+        databases = Databases(given)
+        databases.prepare()
+        yield databases
+        databases.close()
+        return
+    with EmbeddedPostgres(
+        server_folder / "postgres", durable=False, settings={"max_connections": "200"}
+    ) as server:
+        databases = Databases(server.url)
+        databases.prepare()
+        yield databases
+
+
+@pytest.fixture
+async def database_url(postgres_server: Databases) -> AsyncIterator[str]:
+    """A migrated database of the test's own, as ``postgresql+asyncpg://…``."""
+    async with postgres_server.database() as url:
+        yield url
+
+
+@pytest.fixture
+async def empty_database_url(postgres_server: Databases) -> AsyncIterator[str]:
+    """A database without any table."""
+    async with postgres_server.database(migrated=False) as url:
+        yield url
+
+
+@pytest.fixture
+def private_postgres() -> Iterator[EmbeddedPostgres]:
+    """A server of the test's own to kill, pause and restart; its database (``.url``) is migrated.
+
+    Its calls block: from a coroutine use ``asyncio.to_thread``.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="sentinel-test-pg-"))
+    folder.chmod(0o755)
+    try:
+        with EmbeddedPostgres(folder / "postgres", durable=False) as server:
+            apply_migrations(server.url)
+            yield server
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+# -- Kafka
+
+
+@pytest.fixture(scope="session")
+def security(server_folder: Path) -> Security:
+    """Certificates and the account of the secured listeners."""
+    return make_security(server_folder / "security")
+
+
+@pytest.fixture(scope="session")
+def kafka(server_folder: Path) -> Iterator[ApacheKafka]:
+    """The run's Apache Kafka, without security. Shared: never stop it, make a topic of your own."""
+    given = os.environ.get("SENTINEL_TEST_KAFKA")
+    if given:
+        await_coordinator(given, 30)
+        broker = ApacheKafka(given)
+        yield broker
+        broker.close()
+        return
+    server = KafkaServer(server_folder / "kafka")
+    server.start()
+    broker = ApacheKafka(server.bootstrap)
+    yield broker
+    broker.close()
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def secure_kafka(server_folder: Path, security: Security) -> Iterator[KafkaServer]:
+    """One broker with the listeners PLAINTEXT, SASL_PLAINTEXT, SASL_SSL and SSL (client certificate)."""
+    if why_no_kafka() is not None:
+        pytest.skip("the secured broker is always started here: " + str(why_no_kafka()))
+    server = KafkaServer(server_folder / "secure-kafka", security=security)
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def kafka_factory() -> Iterator[Callable[..., KafkaServer]]:
+    """Brokers of the test's own, to stop, kill, pause and restart: ``kafka_factory(settings={…})``."""
+    if why_no_kafka() is not None:
+        pytest.skip("a private broker is always started here: " + str(why_no_kafka()))
+    folder = Path(tempfile.mkdtemp(prefix="sentinel-test-kafka-"))
+    servers: list[KafkaServer] = []
+
+    def make(*, security: Security | None = None, settings: dict[str, str] | None = None) -> KafkaServer:
+        server = KafkaServer(folder / str(len(servers)), security=security, settings=settings)
+        servers.append(server)
+        server.start()
+        return server
+
+    yield make
+    for server in servers:
+        server.kill()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def embedded_broker() -> Iterator[Embedded]:
+    """The embedded broker, in this process and empty."""
+    with EmbeddedBroker() as server:
+        broker = Embedded(server)
+        yield broker
+        broker.close()
+
+
+@pytest.fixture(params=["embedded", pytest.param("kafka", marks=pytest.mark.kafka)])
+def broker(request: pytest.FixtureRequest) -> Broker:
+    """Both brokers behind one face: skip by ``broker.capabilities`` what one cannot do."""
+    found = request.getfixturevalue("kafka" if request.param == "kafka" else "embedded_broker")
+    assert isinstance(found, Broker)
+    return found
+
+
+# -- helpers
+
+
+@pytest.fixture
+def free_port() -> int:
+    """A TCP port on 127.0.0.1 that nobody uses at this moment."""
+    return _free_port()
+
+
+@pytest.fixture
+def wait_until() -> WaitUntil:
+    """``await wait_until(predicate, timeout=10)``: polls a plain or async predicate, returns its value."""
+    return _wait_until
