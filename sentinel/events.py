@@ -18,8 +18,11 @@ OWN_TRAFFIC_HEADER = "x-sentinel-origin"
 EVENT_ID_HEADER = "sentinel-event-id"
 """Kafka header of a replayed dead letter: the event id that the lost item would have had."""
 
-REPLAY_TOKEN_HEADER = "sentinel-replay-token"
+REPLAY_TOKEN_HEADER = "sentinel-replay-token"  # noqa: S105  # a header's name
 """Kafka header with the one-time token of the dead letter's row, without which the id is not honoured."""
+
+REPLAY_ITEM_HEADER = "sentinel-replay-item"
+"""Kafka header of a replayed dead letter: the only item of the record that is meant; the others were kept."""
 
 Headers = tuple[tuple[str, bytes | None], ...]
 

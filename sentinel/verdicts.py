@@ -94,6 +94,5 @@ class Policy(Struct, frozen=True, kw_only=True, gc=False):
             case Label.CONTROVERSIAL if not self.strict:
                 return False
             case Label.CONTROVERSIAL | Label.UNSAFE:
-                if assessment.categories and self.ignored_categories.issuperset(assessment.categories):
-                    return False
-                return True
+                named = assessment.categories
+                return not (named and self.ignored_categories.issuperset(named))

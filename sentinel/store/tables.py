@@ -7,6 +7,7 @@ Nothing refers to them by foreign key and there is no DEFAULT partition: both wo
 from __future__ import annotations
 
 from sqlalchemy import (
+    REAL,
     BigInteger,
     Boolean,
     CheckConstraint,
@@ -19,7 +20,6 @@ from sqlalchemy import (
     Integer,
     LargeBinary,
     MetaData,
-    REAL,
     SmallInteger,
     Table,
     Text,
@@ -48,7 +48,9 @@ Timestamp = DateTime(timezone=True)
 _NOW = text("now()")
 
 
-def _one_of(column: str, values: type[Outcome | RepromptState | RunState | AdapterState | Label | Role]) -> str:
+def _one_of(
+    column: str, values: type[Outcome | RepromptState | RunState | AdapterState | Label | Role]
+) -> str:
     return f"{column} IN ({', '.join(repr(value.value) for value in values)})"
 
 
@@ -310,8 +312,9 @@ consumer_offsets = Table(
 )
 """The fence and the progress of each partition: ``epoch`` belongs to one owner, ``next_offset`` only rises.
 
-``records`` + ``holes`` + ``lost`` = ``next_offset`` - ``first_offset``; holes are offsets that carry no record
-(transaction markers, compaction), lost ones were dropped by the log before they were read (`offset_gaps`). ``last_timestamp_ms`` belongs to the record at ``next_offset`` - 1."""
+``records`` + ``holes`` + ``lost`` = ``next_offset`` - ``first_offset``. Holes are offsets that carry no record
+(transaction markers, compaction); lost ones were dropped by the log before they were read (`offset_gaps`).
+``last_timestamp_ms`` belongs to the record at ``next_offset`` - 1."""
 
 partition_outcomes = Table(
     "partition_outcomes",
@@ -417,9 +420,7 @@ adapters = Table(
     Column("manifest", JSONB, nullable=False),
     Column("created_at", Timestamp, nullable=False, server_default=_NOW),
     CheckConstraint(_one_of("state", AdapterState), name="state"),
-    Index(
-        "uq_adapters_promoted", "served_model", unique=True, postgresql_where=text("state = 'promoted'")
-    ),
+    Index("uq_adapters_promoted", "served_model", unique=True, postgresql_where=text("state = 'promoted'")),
 )
 """LoRA weights by content-addressed name; one promoted a served model."""
 

@@ -1,0 +1,237 @@
+"""Kafka through aiokafka, behind the `Source` interface.
+
+Facts about aiokafka 0.14 that shape this file:
+
+- `getmany(*partitions)` leaves the buffers of other partitions alone, while `pause()` drops them; an empty
+  argument list means *all* partitions.
+- Errors raised inside a rebalance listener are logged and swallowed, and `getmany` may hand out records before
+  the listener ends. So the listener only notes what changed; the loop takes partitions over and seeks.
+- `commit()` retries for ever by itself, hence the time limit around it.
+- `stop()` does not call the listener.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from consumers.source import Assigned, Bounds, LogRecord, PositionLostError, Revoked
+from consumers.tracker import Partition
+from sentinel.errors import ConfigurationError, FatalError, UnavailableError
+
+if TYPE_CHECKING:
+    from aiokafka import AIOKafkaConsumer, TopicPartition
+
+_COMMIT_LIMIT_S = 10.0
+_log = structlog.stdlib.get_logger("consumers.kafka")
+
+
+class KafkaSource:
+    """One member of a consumer group.
+
+    ``options`` are keyword arguments of `AIOKafkaConsumer` (bootstrap servers, group, security, fetch sizes);
+    what correctness depends on is set here and cannot be overridden.
+    """
+
+    def __init__(self, topics: Sequence[str], options: Mapping[str, Any]) -> None:
+        self._topics = tuple(topics)
+        self._options = dict(options)
+        self._consumer: AIOKafkaConsumer | None = None
+        self._cluster_id = ""
+        self._paused = False
+
+    @property
+    def cluster_id(self) -> str:
+        return self._cluster_id
+
+    @property
+    def exhausted(self) -> bool:
+        return False
+
+    async def start(self, revoked: Revoked, assigned: Assigned) -> None:
+        from aiokafka import AIOKafkaConsumer
+        from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
+        from aiokafka.errors import KafkaConnectionError, KafkaError
+
+        _require_compiled_decoder()
+        consumer = AIOKafkaConsumer(
+            **self._options,
+            enable_auto_commit=False,
+            auto_offset_reset="none",
+            isolation_level="read_committed",
+            partition_assignment_strategy=[StickyPartitionAssignor],
+        )
+        try:
+            await consumer.start()
+        except KafkaConnectionError as error:
+            await consumer.stop()
+            raise UnavailableError(f"cannot reach Kafka: {error}") from error
+        except KafkaError as error:
+            await consumer.stop()
+            raise ConfigurationError(
+                f"Kafka refused the connection: {type(error).__name__}: {error}"
+            ) from error
+        self._consumer = consumer
+        self._cluster_id = await _cluster_id(consumer)
+        consumer.subscribe(self._topics, listener=_listener(revoked, assigned))
+
+    async def bounds(self, partitions: Sequence[Partition]) -> Mapping[Partition, Bounds]:
+        from aiokafka.errors import KafkaError
+
+        consumer = self._started()
+        wanted = [_topic_partition(p) for p in partitions]
+        try:
+            beginning = await consumer.beginning_offsets(wanted)
+            end = await consumer.end_offsets(wanted)
+        except (KafkaError, TimeoutError) as error:
+            raise UnavailableError(f"cannot read offsets: {type(error).__name__}") from error
+        return {p: Bounds(beginning[t], end[t]) for p, t in zip(partitions, wanted, strict=True)}
+
+    def seek(self, partition: Partition, offset: int) -> bool:
+        from aiokafka.errors import IllegalStateError
+
+        try:
+            self._started().seek(_topic_partition(partition), offset)
+        except IllegalStateError:
+            return False
+        return True
+
+    async def poll(
+        self, partitions: Sequence[Partition], *, max_records: int, timeout_s: float
+    ) -> Mapping[Partition, Sequence[LogRecord]]:
+        from aiokafka import errors
+
+        if not partitions:
+            raise ValueError("an empty list would mean all partitions")
+        consumer = self._started()
+        if self._paused:
+            consumer.resume(*consumer.paused())
+            self._paused = False
+        try:
+            batches = await consumer.getmany(
+                *(_topic_partition(p) for p in partitions),
+                timeout_ms=int(timeout_s * 1000),
+                max_records=max_records,
+            )
+        except (errors.OffsetOutOfRangeError, errors.NoOffsetForPartitionError) as error:
+            raise PositionLostError(_named_partitions(error) or partitions) from error
+        except errors.ConsumerStoppedError as error:
+            raise FatalError("the Kafka consumer was stopped under the loop") from error
+        except (errors.AuthorizationError, errors.AuthenticationFailedError) as error:
+            raise ConfigurationError(
+                f"Kafka denies access ({type(error).__name__}): grant READ on the topics and the group"
+            ) from error
+        except errors.UnsupportedCodecError as error:
+            raise ConfigurationError(
+                f"a batch is compressed with a codec that is not installed: {error}"
+            ) from error
+        except errors.KafkaError as error:
+            raise UnavailableError(f"polling failed: {type(error).__name__}: {error}") from error
+        return {Partition(t.topic, t.partition): records for t, records in batches.items()}
+
+    async def keepalive(self, timeout_s: float) -> None:
+        from aiokafka.errors import KafkaError
+
+        consumer = self._started()
+        # Dropping the prefetched records once is cheap; being expelled after max_poll_interval_ms is not.
+        consumer.pause(*consumer.assignment())
+        self._paused = True
+        try:
+            await consumer.getmany(timeout_ms=int(timeout_s * 1000))
+        except KafkaError as error:
+            raise UnavailableError(f"keep-alive failed: {type(error).__name__}") from error
+
+    async def commit(self, offsets: Mapping[Partition, int]) -> None:
+        from aiokafka.errors import KafkaError
+
+        consumer = self._started()
+        assigned = consumer.assignment()
+        wanted = {_topic_partition(p): offset for p, offset in offsets.items()}
+        wanted = {t: offset for t, offset in wanted.items() if t in assigned}
+        if not wanted:
+            return
+        try:
+            async with asyncio.timeout(_COMMIT_LIMIT_S):
+                await consumer.commit(wanted)
+        except (KafkaError, TimeoutError) as error:
+            # The position of record is in the store; this one is for lag tools.
+            _log.warning("could not commit the group offset", action="commit", error=type(error).__name__)
+
+    def lag(self, partition: Partition, next_offset: int) -> int | None:
+        from aiokafka.errors import IllegalStateError
+
+        try:
+            highwater = self._started().highwater(_topic_partition(partition))
+        except (IllegalStateError, AssertionError):
+            return None
+        return None if highwater is None else max(0, highwater - next_offset)
+
+    async def stop(self) -> None:
+        consumer, self._consumer = self._consumer, None
+        if consumer is not None:
+            await consumer.stop()
+
+    def _started(self) -> AIOKafkaConsumer:
+        if self._consumer is None:
+            raise FatalError("the Kafka source is not started")
+        return self._consumer
+
+
+def _topic_partition(partition: Partition) -> TopicPartition:
+    from aiokafka import TopicPartition
+
+    return TopicPartition(partition.topic, partition.partition)
+
+
+def _named_partitions(error: Exception) -> tuple[Partition, ...]:
+    """Partitions that an out-of-range or no-offset error is about."""
+    from aiokafka import TopicPartition
+
+    found: list[Partition] = []
+    for argument in error.args:
+        candidates = argument if isinstance(argument, dict | list | set | tuple) else [argument]
+        if isinstance(argument, TopicPartition):
+            candidates = [argument]
+        found += [Partition(c.topic, c.partition) for c in candidates if isinstance(c, TopicPartition)]
+    return tuple(found)
+
+
+def _listener(revoked: Revoked, assigned: Assigned) -> Any:
+    from aiokafka import ConsumerRebalanceListener
+
+    class Listener(ConsumerRebalanceListener):  # type: ignore[misc]  # the base class is untyped
+        async def on_partitions_revoked(self, revoked_partitions: Any) -> None:
+            try:
+                await revoked(frozenset(Partition(t.topic, t.partition) for t in revoked_partitions))
+            except Exception:  # noqa: BLE001  # aiokafka would swallow it too, without a word
+                # Consumption goes on; the fence still protects the rows.
+                _log.exception("draining revoked partitions failed", action="revoke")
+
+        async def on_partitions_assigned(self, assigned_partitions: Any) -> None:
+            assigned(frozenset(Partition(t.topic, t.partition) for t in assigned_partitions))
+
+    return Listener()
+
+
+async def _cluster_id(consumer: AIOKafkaConsumer) -> str:
+    """The cluster's own id from a metadata response (KIP-78); empty where the broker names none."""
+    from aiokafka.protocol.metadata import MetadataRequest
+
+    client = consumer._client  # no public accessor
+    node = client.get_random_node()
+    response = await client.send(node, MetadataRequest([], False))
+    return str(getattr(response, "cluster_id", None) or "")
+
+
+def _require_compiled_decoder() -> None:
+    """Without the C extension decoding is several times slower, silently."""
+    try:
+        importlib.import_module("aiokafka.record._crecords")
+    except ImportError as error:
+        raise ConfigurationError(
+            "aiokafka was installed without its C extension: reinstall the wheel"
+        ) from error

@@ -1,0 +1,387 @@
+"""The consumer loop: take over, poll what has room, hand out, commit; drain on revoke and on stop.
+
+One task runs `ConsumerLoop.run`. Everything here lives in the event loop's thread; the only concurrent caller
+is the rebalance listener, which notes changes and waits for the drain.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+from typing import Literal, Protocol
+
+import structlog
+from msgspec import Struct
+
+from consumers import takeover
+from consumers.flood import FloodGuard, FloodLimits
+from consumers.source import LogRecord, PositionLostError, Source
+from consumers.takeover import Connect, OwnedPartition
+from consumers.tracker import Partition, Slot
+from sentinel.clock import Clock
+from sentinel.errors import UnavailableError
+from sentinel.events import RawRecord
+from sentinel.store import halts, offsets
+
+_log = structlog.stdlib.get_logger("consumers.loop")
+
+
+class LoopLimits(Struct, frozen=True, kw_only=True):
+    """Bounds of one process. Times in seconds, sizes in bytes."""
+
+    in_flight: int = 512
+    """Events at the guard."""
+    span: int = 2048
+    """Records of one partition handed out and not passed; repeated after a crash."""
+    buffered_bytes: int = 256 * 1024 * 1024
+    poll_timeout_s: float = 0.25
+    commit_interval_s: float = 1.0
+    halt_check_s: float = 5.0
+    idle_keepalive_s: float = 60.0
+    """With nothing ready for so long, stay in the group by polling paused partitions."""
+    revoke_drain_s: float = 30.0
+    flood: FloodLimits = FloodLimits()
+
+
+class Handler(Protocol):
+    """What the loop hands records to; the pipeline implements it."""
+
+    def handle(self, slot: Slot) -> bool:
+        """Decode a record and pass its items on, without waiting. Returns True when the record was bad."""
+
+    def room(self) -> int:
+        """How many more events may be in flight; 0 or less stops intake (also while a breaker is open)."""
+
+    async def drain(self, timeout_s: float) -> bool:
+        """Finish and write what was handed out; False when time ran out."""
+
+    def forget(self, trackers: Iterable[OwnedPartition]) -> None:
+        """These partitions are gone: drop what is under way for them."""
+
+
+class Observer(Protocol):
+    """What the loop reports; metrics implement it."""
+
+    def partition(self, tracker: OwnedPartition, lag: int | None) -> None: ...
+    def gap(self, partition: Partition, records: int) -> None: ...
+    def rebalance(self, drain_s: float, partitions: int) -> None: ...
+    def committed(self, partitions: int) -> None: ...
+    def halted(self, partition: Partition, reason: str | None) -> None: ...
+    def unassigned(self, partition: Partition) -> None: ...
+    def phase(self, name: str, seconds: float) -> None: ...
+
+
+class ConsumerLoop:
+    """Polls partitions that are ready and have room, under limits, until stopped."""
+
+    def __init__(
+        self,
+        source: Source,
+        handler: Handler,
+        *,
+        connect: Connect,
+        limits: LoopLimits,
+        owner: str,
+        group_id: str,
+        start: Literal["earliest", "latest"],
+        observer: Observer,
+        clock: Clock,
+        tick: Callable[[], None],
+        on_failure: Callable[[UnavailableError], None] = lambda error: None,
+    ) -> None:
+        self._source = source
+        self._handler = handler
+        self._connect = connect
+        self._limits = limits
+        self._owner = owner
+        self._group_id = group_id
+        self._start: Literal["earliest", "latest"] = start
+        self._observer = observer
+        self._clock = clock
+        self._tick = tick
+        self._on_failure = on_failure
+        self._owned: dict[Partition, OwnedPartition] = {}
+        self._floods: dict[Partition, FloodGuard] = {}
+        self._unready: set[Partition] = set()
+        self._assigned: frozenset[Partition] = frozenset()
+        self._group_committed: dict[Partition, int] = {}
+        self._wake = asyncio.Event()
+        self._stopping = False
+        self._revoking = False
+        self._turn = 0
+        self._generation = 0
+        self.joined = False
+        """True once an assignment was received: the group was joined."""
+
+    # -- what others may ask ---------------------------------------------------------------------------------
+
+    @property
+    def owned(self) -> Sequence[OwnedPartition]:
+        """The partitions that are ours now."""
+        return tuple(self._owned.values())
+
+    @property
+    def ready(self) -> bool:
+        """Joined, every assigned partition taken over, and none halted."""
+        return self.joined and not self._unready and not any(t.halted for t in self._owned.values())
+
+    @property
+    def exhausted(self) -> bool:
+        """A finite source was read to its end."""
+        return self._source.exhausted
+
+    def wake(self) -> None:
+        """Something finished: look again whether there is room."""
+        self._wake.set()
+
+    def stop(self) -> None:
+        """Take no further records; `run` returns soon after."""
+        self._stopping = True
+        self._wake.set()
+
+    # -- the loop --------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Consume until `stop`. Raises ConfigurationError and FatalError; outages are waited out."""
+        await self._source.start(self._on_revoked, self._on_assigned)
+        last_commit = last_halt_check = last_poll = self._clock.monotonic()
+        while not self._stopping:
+            self._tick()
+            now = self._clock.monotonic()
+            if now - last_commit >= self._limits.commit_interval_s:
+                last_commit = now
+                await self.commit()
+            try:
+                if now - last_halt_check >= self._limits.halt_check_s:
+                    last_halt_check = now
+                    await self._check_halts()
+                if self._unready and not self._revoking:
+                    await self._take_over()
+                if await self._poll_once():
+                    last_poll = self._clock.monotonic()
+                elif self._clock.monotonic() - last_poll > self._limits.idle_keepalive_s:
+                    await self._source.keepalive(1.0)
+            except PositionLostError as lost:
+                self._retake(lost.partitions)
+            except UnavailableError as error:
+                _log.warning("a part of the intake is away; trying again", action="outage", error=str(error))
+                self._on_failure(error)
+                await self._pause(1.0)
+
+    async def _poll_once(self) -> bool:
+        """Poll the partitions with room; False when none has any."""
+        room = self._handler.room()
+        # Not for every single free place: a poll of one record costs as much as one of a hundred.
+        enough = room >= max(1, self._limits.in_flight // 32)
+        ready = self._ready_partitions() if enough and not self._revoking else []
+        if not ready:
+            began = self._clock.monotonic()
+            await self._pause(self._limits.poll_timeout_s)
+            self._observer.phase("backpressure" if self._owned else "idle", self._clock.monotonic() - began)
+            return False
+        smallest = min(self._limits.span - self._owned[p].span for p in ready)
+        began = self._clock.monotonic()
+        batches = await self._source.poll(
+            ready, max_records=max(1, min(room, smallest)), timeout_s=self._limits.poll_timeout_s
+        )
+        polled = self._clock.monotonic()
+        self._observer.phase("poll", polled - began)
+        for partition, records in batches.items():
+            tracker = self._owned.get(partition)
+            # A rebalance may have begun while the poll waited: these records are the next owner's.
+            if tracker is not None and tracker.alive and not self._revoking:
+                await self._hand_out(tracker, records)
+        self._observer.phase("handle", self._clock.monotonic() - polled)
+        return True
+
+    def _ready_partitions(self) -> list[Partition]:
+        """Partitions that may be polled now, each turn starting with another one."""
+        buffered = sum(t.buffered_bytes for t in self._owned.values())
+        if buffered >= self._limits.buffered_bytes:
+            return []
+        full = self._limits.span - max(1, self._limits.span // 4)
+        ready = [
+            p
+            for p, t in self._owned.items()
+            if t.alive and not t.halted and t.span <= full and p not in self._unready
+        ]
+        if len(ready) > 1:
+            self._turn = (self._turn + 1) % len(ready)
+            ready = ready[self._turn :] + ready[: self._turn]
+        return ready
+
+    async def _hand_out(self, tracker: OwnedPartition, records: Sequence[LogRecord]) -> None:
+        flood = self._floods[tracker.partition]
+        topic, number = tracker.partition
+        for record in records:
+            if tracker.previous_timestamp_ms is not None:
+                match takeover.check_previous(tracker, record.offset, record.timestamp):
+                    case "skip":
+                        continue
+                    case "foreign":
+                        await self._halt_foreign(tracker)
+                        return
+                    case "take":
+                        pass
+            raw = RawRecord(
+                topic=topic,
+                partition=number,
+                offset=record.offset,
+                timestamp_ms=record.timestamp,
+                key=record.key,
+                value=record.value,
+                headers=record.headers,
+                incarnation=tracker.incarnation,
+                cluster=self._source.cluster_id,
+            )
+            if flood.observe(self._handler.handle(tracker.begin(raw))):
+                await self._halt_flood(tracker, record.offset + 1)
+                return
+
+    async def _halt_foreign(self, tracker: OwnedPartition) -> None:
+        async with self._connect() as conn:
+            detail = f"another record stands at offset {tracker.next_offset - 1}"
+            await takeover.halt_foreign(conn, tracker, detail)
+        self._observer.halted(tracker.partition, tracker.halted)
+
+    async def _halt_flood(self, tracker: OwnedPartition, resume_at: int) -> None:
+        tracker.halted = "flood"
+        topic, number = tracker.partition
+        # What the poll returned beyond this record was not handed out: read it again after the resume.
+        self._source.seek(tracker.partition, resume_at)
+        async with self._connect() as conn:
+            detail = f"too many bad records before offset {resume_at}"
+            await halts.set_halt(conn, topic, number, "flood", detail, epoch=tracker.epoch)
+        self._observer.halted(tracker.partition, tracker.halted)
+        _log.error(
+            "A flood of bad records halted this partition; see 'sentinel dlq list', then 'sentinel dlq resume'.",
+            action="halt",
+            reason="flood",
+            topic=topic,
+            partition=number,
+            offset=resume_at,
+        )
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait until something finishes, at most so long."""
+        self._wake.clear()
+        try:
+            async with asyncio.timeout(seconds):
+                await self._wake.wait()
+        except TimeoutError:
+            pass
+
+    # -- ownership -------------------------------------------------------------------------------------------
+
+    def _on_assigned(self, partitions: frozenset[Partition]) -> None:
+        self._generation += 1
+        self._assigned = partitions
+        self._unready = set(partitions)
+        self._revoking = False
+        self.joined = True
+        self.wake()
+
+    async def _on_revoked(self, partitions: frozenset[Partition]) -> None:
+        """Drain first, so that the next owner starts where we stopped; the fence covers what remains."""
+        began = self._clock.monotonic()
+        self._revoking = True
+        self.wake()
+        gone = [self._owned[p] for p in partitions if p in self._owned]
+        try:
+            if gone:
+                await self._handler.drain(self._limits.revoke_drain_s)
+                await self.commit()
+        finally:
+            self._release(partitions)
+            self._unready -= partitions
+            self._assigned -= partitions
+            self._observer.rebalance(self._clock.monotonic() - began, len(partitions))
+
+    def _release(self, partitions: Iterable[Partition]) -> None:
+        gone = [self._owned.pop(p) for p in list(partitions) if p in self._owned]
+        for tracker in gone:
+            tracker.drop()
+            self._observer.unassigned(tracker.partition)
+            self._group_committed.pop(tracker.partition, None)
+        self._handler.forget(gone)
+
+    def fenced(self, partitions: Iterable[tuple[str, int]]) -> None:
+        """The store refused a flush: another owner has these partitions, or had them. Take them over anew."""
+        self._retake([Partition(*p) for p in partitions])
+
+    def _retake(self, partitions: Iterable[Partition]) -> None:
+        lost = list(partitions)
+        self._release(lost)
+        self._unready.update(p for p in lost if p in self._assigned)
+        self.wake()
+
+    async def _take_over(self) -> None:
+        wanted, generation = sorted(self._unready), self._generation
+        taken = await takeover.take_over(
+            self._source,
+            self._connect,
+            wanted,
+            owner=self._owner,
+            group_id=self._group_id,
+            start=self._start,
+            on_gap=self._observer.gap,
+        )
+        if generation != self._generation or self._revoking:
+            # A rebalance happened during the waits above: those seeks are void, all is asked for again.
+            return
+        for partition in wanted:
+            tracker = taken.get(partition)
+            if tracker is None:
+                continue
+            self._release([partition])
+            self._owned[partition] = tracker
+            self._floods[partition] = FloodGuard(self._limits.flood, tracker.bad_allowance)
+            self._observer.halted(partition, tracker.halted)
+            self._unready.discard(partition)
+        _log.info("partitions taken over", action="assign", partitions=len(taken), owner=self._owner)
+
+    async def _check_halts(self) -> None:
+        """See what an operator changed: a resumed flood goes on, a reset log is taken over anew."""
+        owned = list(self._owned.values())
+        if not owned:
+            return
+        async with self._connect() as conn:
+            known = await offsets.owned_halts(
+                conn, [(t.partition.topic, t.partition.partition, t.epoch) for t in owned]
+            )
+        for tracker in owned:
+            if not tracker.alive:
+                continue
+            if tracker.partition not in known:
+                self._retake([tracker.partition])
+                continue
+            reason, allowance = known[tracker.partition]
+            if tracker.halted and reason is None:
+                was, tracker.halted = tracker.halted, None
+                self._observer.halted(tracker.partition, None)
+                if was == takeover.FOREIGN:
+                    self._retake([tracker.partition])
+                else:
+                    self._floods[tracker.partition] = FloodGuard(self._limits.flood, allowance)
+            elif reason is not None:
+                tracker.halted = reason
+                self._observer.halted(tracker.partition, reason)
+
+    # -- progress --------------------------------------------------------------------------------------------
+
+    async def commit(self) -> None:
+        """Tell Kafka's group how far the store is, never backwards."""
+        moved: dict[Partition, int] = {}
+        for partition, tracker in self._owned.items():
+            self._observer.partition(tracker, self._source.lag(partition, tracker.next_offset))
+            if tracker.next_offset > self._group_committed.get(partition, -1):
+                moved[partition] = tracker.next_offset
+        if moved:
+            await self._source.commit(moved)
+            self._group_committed.update(moved)
+            self._observer.committed(len(moved))
+
+    async def close(self) -> None:
+        """Commit a last time and leave the group."""
+        await self.commit()
+        await self._source.stop()
