@@ -1,1 +1,1 @@
-"""Everything that goes out: findings, dead letters, promotions, and the traffic simulator."""
+"""Everything that goes out: findings, dead letters, promotions."""

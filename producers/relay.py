@@ -1,0 +1,290 @@
+"""The relay: what stands in the outbox leaves for Kafka, at least once, in the order of writing.
+
+One pass of a relay (one topic, one transaction):
+
+    1. order      an ordered topic is taken by an advisory lock; another process has it: nothing to do
+    2. claim      the oldest unsent rows are locked; other relays of the topic pass them over
+    3. send       all at once, or one after the other on an ordered topic up to the first failure
+    4. mark       the rows that the broker acknowledged, and commit
+
+A crash between 3 and 4 sends rows again: consumers deduplicate by the ids in the documents. While the
+broker or the database is away the rows stay, the relay waits longer and longer, and nothing else notices.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import random
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from typing import TYPE_CHECKING, Any, Protocol
+
+import asyncpg
+from aiokafka.errors import KafkaError
+from msgspec import Struct
+from sqlalchemy.exc import SQLAlchemyError
+
+from producers.kafka import NEEDS_OPERATOR, TOO_LARGE, abandon
+from sentinel import logs
+from sentinel.clock import Clock
+from sentinel.errors import RetryableError
+from sentinel.store import outbox
+from sentinel.store.engine import classify
+from sentinel.store.outbox import ClaimedRow
+
+if TYPE_CHECKING:
+    from aiokafka import AIOKafkaProducer
+
+    Connection = asyncpg.Connection[Any]
+
+OMITTED_HEADER = "sentinel-omitted-bytes"
+"""Size of a value that the broker refused as too large; the record then carries its headers alone."""
+
+DATABASE_ERRORS = (
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    SQLAlchemyError,
+    RetryableError,
+    OSError,
+    TimeoutError,
+)
+"""What a connection of the store may raise; `classify` tells an outage from a mistake."""
+
+_log = logs.get("producers.relay")
+
+
+class RelayMetrics(Protocol):
+    """What a relay reports; the daemon maps it onto the closed metric list."""
+
+    def sent(self, topic: str, n: int) -> None:
+        """``n`` records were acknowledged and marked."""
+
+    def failed(self, topic: str, reason: str) -> None:
+        """A pass ended early; ``reason`` is ``broker``, ``operator`` or ``database``."""
+
+    def backlog(self, topic: str, rows: int, oldest_seconds: float) -> None:
+        """Unsent rows (counted up to a limit) and the age of the oldest, 0 where there is none."""
+
+
+class RelayLimits(Struct, frozen=True, kw_only=True):
+    """Sizes and waits of a relay; durations in seconds."""
+
+    batch_rows: int = 500
+    batch_bytes: int = 8 * 1024 * 1024
+    poll_interval: float = 1.0
+    """Pause of an idle relay; other processes' rows are found within it."""
+    send_timeout: float = 30.0
+    """Longest time that rows stay locked while the broker is waited for."""
+    first_backoff: float = 0.5
+    longest_backoff: float = 30.0
+    backlog_interval: float = 10.0
+
+
+class PassResult(Struct, frozen=True):
+    """What one pass did."""
+
+    sent: int
+    more: bool
+    """The claim was full, so another pass has work."""
+    failure: str = ""
+
+
+class Relay:
+    """The relay of one topic. Call `run` once, as a task of its own; `wake` after rows were committed."""
+
+    def __init__(
+        self,
+        topic: str,
+        connect: Callable[[], AbstractAsyncContextManager[Connection]],
+        make_producer: Callable[[], AIOKafkaProducer],
+        *,
+        clock: Clock,
+        metrics: RelayMetrics,
+        ordered: bool = False,
+        limits: RelayLimits | None = None,
+    ) -> None:
+        self.topic = topic
+        self._connect = connect
+        self._make_producer = make_producer
+        self._clock = clock
+        self._metrics = metrics
+        self._ordered = ordered
+        self._limits = limits or RelayLimits()
+        self._producer: AIOKafkaProducer | None = None
+        self._wake = asyncio.Event()
+        self._backlog_due = 0.0
+
+    def wake(self) -> None:
+        """Rows may be waiting: do not sleep out the pause."""
+        self._wake.set()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Drain until ``stop`` is set; the pass under way is finished first, bounded by ``send_timeout``."""
+        backoff = self._limits.first_backoff
+        try:
+            while not stop.is_set():
+                self._wake.clear()
+                result = await self.pass_once()
+                await self._report_backlog()
+                if result.failure:
+                    self._metrics.failed(self.topic, result.failure)
+                    await self._pause(stop, backoff * random.uniform(0.5, 1.0), wakeable=False)
+                    backoff = min(backoff * 2, self._limits.longest_backoff)
+                    continue
+                backoff = self._limits.first_backoff
+                if not result.more:
+                    await self._pause(stop, self._limits.poll_interval, wakeable=True)
+        finally:
+            await self._drop_producer()
+
+    async def pass_once(self) -> PassResult:
+        """Steps 1 to 4 once. Never raises for a broker or a database that is away."""
+        try:
+            async with self._connect() as conn, conn.transaction():
+                if self._ordered and not await outbox.lock_order(conn, self.topic):
+                    return PassResult(0, more=False)
+                rows = await outbox.claim(
+                    conn, [self.topic], limit=self._limits.batch_rows, max_bytes=self._limits.batch_bytes
+                )
+                if not rows:
+                    return PassResult(0, more=False)
+                acknowledged, failure = await self._send(rows)
+                if acknowledged:
+                    await outbox.mark_sent(conn, acknowledged)
+        except DATABASE_ERRORS as error:
+            if classify(error) == "fatal" and not isinstance(error, RetryableError):
+                raise
+            _log.warning(
+                "The outbox cannot be read.",
+                action="relay_database",
+                topic=self.topic,
+                error=type(error).__name__,
+            )
+            return PassResult(0, more=False, failure="database")
+        self._metrics.sent(self.topic, len(acknowledged))
+        return PassResult(len(acknowledged), more=len(acknowledged) == len(rows), failure=failure)
+
+    async def _send(self, rows: list[ClaimedRow]) -> tuple[list[int], str]:
+        """Step 3: ids that the broker acknowledged, and why the rest was not ('' for none)."""
+        acknowledged: list[int] = []
+        try:
+            async with asyncio.timeout(self._limits.send_timeout):
+                producer = await self._started()
+                if self._ordered:
+                    for row in rows:
+                        await self._deliver(producer, row)
+                        acknowledged.append(row.id)
+                    return acknowledged, ""
+            await self._send_together(producer, rows, acknowledged)
+        except (KafkaError, OSError, TimeoutError) as error:
+            # After a refused batch the sequence numbers of an idempotent producer may not fit any more, and
+            # after a long outage its metadata is stale: a new one costs two round trips.
+            await self._drop_producer(error)
+            operator = isinstance(error, NEEDS_OPERATOR)
+            (_log.error if operator else _log.warning)(
+                "Announcements wait in the outbox.",
+                action="relay_wait",
+                topic=self.topic,
+                error=type(error).__name__,
+                waiting=len(rows) - len(acknowledged),
+            )
+            return acknowledged, "operator" if operator else "broker"
+        return acknowledged, ""
+
+    async def _send_together(
+        self, producer: AIOKafkaProducer, rows: list[ClaimedRow], acknowledged: list[int]
+    ) -> None:
+        """Send all rows; those that were acknowledged count even where others were not."""
+        tasks = {asyncio.create_task(self._deliver(producer, row)): row for row in rows}
+        try:
+            await asyncio.wait(tasks, timeout=self._limits.send_timeout)
+        finally:
+            late = [task for task in tasks if not task.done()]
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
+        failures: list[BaseException] = []
+        for task, row in tasks.items():
+            if task.cancelled():
+                failures.append(TimeoutError("no acknowledgement in time"))
+            elif (error := task.exception()) is not None:
+                failures.append(error)
+            else:
+                acknowledged.append(row.id)
+        if failures:
+            raise next(
+                (f for f in failures if not isinstance(f, (KafkaError, OSError, TimeoutError))), failures[0]
+            )
+
+    async def _deliver(self, producer: AIOKafkaProducer, row: ClaimedRow) -> None:
+        try:
+            await producer.send_and_wait(row.topic, value=row.payload, key=row.key, headers=list(row.headers))
+        except TOO_LARGE:
+            # A batch is refused as a whole: this row may be a small one that shared it.
+            await self._deliver_alone(row)
+
+    async def _deliver_alone(self, row: ClaimedRow) -> None:
+        headers = list(row.headers)
+        try:
+            await self._send_alone(row, row.payload, headers)
+        except TOO_LARGE:
+            if not row.payload:
+                raise
+            # The table keeps the bytes; a record that never leaves would hide that it is there.
+            _log.warning(
+                "The broker takes no record as large as this one: it leaves without its value.",
+                action="relay_omit",
+                topic=row.topic,
+                outbox_id=row.id,
+                bytes=len(row.payload),
+            )
+            await self._send_alone(row, None, [*headers, (OMITTED_HEADER, str(len(row.payload)).encode())])
+
+    async def _send_alone(self, row: ClaimedRow, value: bytes | None, headers: list[Any]) -> None:
+        producer = self._make_producer()
+        try:
+            await producer.start()
+            await producer.send_and_wait(row.topic, value=value, key=row.key, headers=headers)
+        finally:
+            await producer.stop()
+
+    async def _started(self) -> AIOKafkaProducer:
+        if self._producer is None:
+            producer = self._make_producer()
+            try:
+                await producer.start()
+            except BaseException:
+                await producer.stop()
+                raise
+            self._producer = producer
+        return self._producer
+
+    async def _drop_producer(self, error: BaseException | None = None) -> None:
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            await abandon(producer, error)
+
+    async def _report_backlog(self) -> None:
+        if self._clock.monotonic() < self._backlog_due:
+            return
+        self._backlog_due = self._clock.monotonic() + self._limits.backlog_interval
+        try:
+            async with self._connect() as conn:
+                state = await outbox.backlog(conn, self.topic)
+        except DATABASE_ERRORS as error:
+            if classify(error) == "fatal" and not isinstance(error, RetryableError):
+                raise
+            return  # the pass reports it; an old figure is better than a zero
+        age = dt.timedelta() if state.oldest is None else self._clock.now() - state.oldest
+        self._metrics.backlog(self.topic, state.rows, max(0.0, age.total_seconds()))
+
+    async def _pause(self, stop: asyncio.Event, seconds: float, *, wakeable: bool) -> None:
+        events = [stop, self._wake] if wakeable else [stop]
+        waits = [asyncio.create_task(event.wait()) for event in events]
+        try:
+            await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+            await asyncio.gather(*waits, return_exceptions=True)
