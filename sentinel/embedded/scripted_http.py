@@ -16,6 +16,8 @@ import orjson
 from aiohttp import web
 
 JSON: Final = {"Content-Type": "application/json"}
+_FAILED: Final = b'{"error":{"message":"scripted failure","type":"InternalServerError"}}'
+_LIMITED: Final = b'{"error":{"message":"scripted limit","type":"rate_limit_error"}}'
 
 
 class Faults(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -144,7 +146,8 @@ class ScriptedServer:
 
     async def _answer(self, request: web.BaseRequest, path: str) -> web.StreamResponse:
         faults = self.faults
-        body = await request.read()
+        # Not `request.read()`, which refuses bodies above 1 MiB.
+        body = await request.content.read()
         if faults.latency_high > 0:
             await asyncio.sleep(self._rng.uniform(faults.latency_low, faults.latency_high))
         if faults.batch_missing and path.endswith("/batch"):
@@ -154,11 +157,9 @@ class ScriptedServer:
             return _json(*self.answer(path, body))
         self.stats.faults += 1
         if fault == "error":
-            return _json(
-                faults.error_status, b'{"error":{"message":"scripted failure","type":"InternalServerError"}}'
-            )
+            return _json(faults.error_status, _FAILED)
         if fault == "slow_down":
-            response = _json(429, b'{"error":{"message":"scripted limit","type":"rate_limit_error"}}')
+            response = _json(429, _LIMITED)
             if faults.retry_after:
                 response.headers["Retry-After"] = faults.retry_after
             return response

@@ -1,0 +1,362 @@
+"""A guard model behind an OpenAI-compatible server (vLLM): batches, retries, isolation, windows."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Final, Literal, TypeVar
+
+import orjson
+from msgspec import Struct
+
+from sentinel.backoff import RetryBudget, full_jitter
+from sentinel.clock import Clock, SystemClock
+from sentinel.errors import GuardOutputError, PoisonError, SlowDownError, UnavailableError
+from sentinel.events import Message
+from sentinel.guards.base import GuardFailure, GuardGrammar, GuardRequest, Judgement
+from sentinel.guards.windows import WindowSize, fits, windows, worst
+from sentinel.guards.wire import PathMissingError, Reply, Wire
+from sentinel.ids import guard_id
+from sentinel.verdicts import Assessment, Label, Role
+
+PROBE: Final = GuardRequest(Role.PROMPT, (Message("user", "What is the capital of France?"),))
+"""A text that every guard can read; its verdict does not matter, only that there is one."""
+
+EVENT_ATTEMPTS: Final = 3
+"""Failures of one text alone, while the probe succeeds, before it is given up as ``guard_error``."""
+
+S = TypeVar("S")
+T = TypeVar("T")
+
+
+class GuardOptions(Struct, frozen=True, kw_only=True):
+    """How a guard server is called; durations in seconds."""
+
+    base_url: str
+    model: str
+    weights: str = ""
+    """Revision or hash of the weights, part of the guard's identity."""
+    api_key: str | None = None
+    mode: Literal["auto", "batch", "single"] = "auto"
+    """``auto`` asks the server once whether it has the batch endpoint."""
+    max_batch: int = 64
+    """Conversations in one request."""
+    max_batch_chars: int = 1_000_000
+    """Characters of judged text and context in one request; one text that is longer goes alone."""
+    max_in_flight: int = 32
+    """Requests at the server at once; in single mode, this many conversations."""
+    connect_timeout: float = 5.0
+    total_timeout: float = 60.0
+    probe_timeout: float = 10.0
+    attempts: int = 3
+    """Tries of one batch before its texts are asked one by one."""
+    retry_base: float = 0.2
+    retry_cap: float = 5.0
+    patience: float = 60.0
+    """How long calls wait for a server that asks for less before `SlowDownError` reaches the caller."""
+    max_response_bytes: int = 8 << 20
+    windows: WindowSize = WindowSize()
+
+
+@dataclass(slots=True)
+class GuardStats:
+    """What the client did since it was made; only ever growing."""
+
+    calls: int = 0
+    """HTTP requests sent."""
+    texts: int = 0
+    """Texts judged or given up."""
+    retries: int = 0
+    slow_downs: int = 0
+    isolated: int = 0
+    """Texts that were asked one by one after their batch had failed."""
+    failures: int = 0
+    """Texts given up as ``guard_error``."""
+    windowed: int = 0
+    """Texts that had to be cut."""
+    unparseable: int = 0
+    probes: int = 0
+
+
+class HttpGuard:
+    """A `Guard` over HTTP. One instance serves one event loop; `assess` may be called concurrently."""
+
+    def __init__(
+        self,
+        options: GuardOptions,
+        grammar: GuardGrammar,
+        *,
+        clock: Clock | None = None,
+        rng: random.Random | None = None,
+    ) -> None:
+        self._options = options
+        self._grammar = grammar
+        self._clock: Clock = clock or SystemClock()
+        self._rng = rng or random.Random()
+        self._wire = Wire(
+            options.base_url,
+            options.model,
+            grammar.parameters,
+            api_key=options.api_key,
+            connect_s=options.connect_timeout,
+            total_s=options.total_timeout,
+            max_response_bytes=options.max_response_bytes,
+            clock=self._clock,
+        )
+        self.model = options.model
+        self.template = f"{grammar.name}/{grammar.template}"
+        sampling = orjson.dumps(dict(grammar.parameters), option=orjson.OPT_SORT_KEYS).decode()
+        self.guard_id = guard_id(options.model, options.weights, self.template, sampling)
+        self.stats = GuardStats()
+        self._batched: bool | None = None if options.mode == "auto" else options.mode == "batch"
+        self._start_lock = asyncio.Lock()
+        self._probe_lock = asyncio.Lock()
+        self._probed_at = -1.0
+        self._probe_result = False
+        self._not_before = 0.0
+        self._budget = RetryBudget()
+        self._slots = asyncio.Semaphore(options.max_in_flight)
+
+    @property
+    def batched(self) -> bool | None:
+        """Whether the batch endpoint is used; None until that is known."""
+        return self._batched
+
+    async def start(self) -> None:
+        """Find out once how the server can be asked (`assess` does it too).
+
+        Raises:
+            UnavailableError: neither endpoint judges a probe text.
+            SlowDownError: the server asks for less.
+        """
+        async with self._start_lock:
+            if self._batched is not None:
+                return
+            conversation = self._grammar.conversation(PROBE)
+            for attempt in range(self._options.attempts):
+                last = attempt + 1 == self._options.attempts
+                try:
+                    await self._exchange(partial(self._wire.batch, [conversation]))
+                except (PathMissingError, PoisonError):
+                    break
+                except (UnavailableError, GuardOutputError) as error:
+                    if last and isinstance(error, UnavailableError):
+                        raise
+                    await self._back_off(attempt)
+                else:
+                    self._batched = True
+                    return
+            # A gateway may answer an unknown path with 404, with 400 or with a page; one answer from the
+            # ordinary endpoint proves that it is the path that is missing and not the model.
+            try:
+                await self._exchange(partial(self._wire.single, conversation))
+            except (PoisonError, GuardOutputError) as error:
+                raise UnavailableError(f"the guard cannot judge a probe text: {error}") from error
+            self._batched = False
+
+    async def aclose(self) -> None:
+        """Close connections; calls in flight are the caller's to end first."""
+        await self._wire.aclose()
+
+    async def probe(self) -> bool:
+        """Whether a harmless text gets a readable verdict; calls at the same time share one answer."""
+        asked_at = self._clock.monotonic()
+        async with self._probe_lock:
+            if self._probed_at <= asked_at:
+                started = self._clock.monotonic()
+                self._probe_result = await self._probe_now()
+                self._probed_at = started
+            return self._probe_result
+
+    async def _probe_now(self) -> bool:
+        conversation = self._grammar.conversation(PROBE)
+        for attempt in range(EVENT_ATTEMPTS):
+            if attempt:
+                await asyncio.sleep(full_jitter(attempt, self._options.retry_base, 1.0, self._rng))
+            self.stats.probes += 1
+            self.stats.calls += 1
+            try:
+                # Outside the in-flight limit: behind hanging calls the probe would hang as well.
+                reply = await self._wire.single(conversation, self._options.probe_timeout)
+            except SlowDownError as error:
+                self._hold_off(error)
+                return False
+            except (UnavailableError, GuardOutputError, PoisonError):
+                continue
+            if self._read(PROBE, reply).label is not Label.UNPARSEABLE:
+                return True
+        return False
+
+    async def assess(self, requests: Sequence[GuardRequest]) -> list[Judgement]:
+        """Judge ``requests``; the result has the same length and order.
+
+        Cancelling it closes its connections and leaves no task behind.
+
+        Raises:
+            UnavailableError: the guard as a whole is away, a probe text fails too.
+            SlowDownError: it asked for less for longer than ``patience``.
+        """
+        if not requests:
+            return []
+        if self._batched is None:
+            await self.start()
+        size = self._options.windows
+        if all(fits(request, size) for request in requests):
+            judged = await self._judge(requests)
+        else:
+            judged = await self._judge_cut(requests, size)
+        self.stats.texts += len(requests)
+        for judgement in judged:
+            if isinstance(judgement, GuardFailure):
+                self.stats.failures += 1
+            elif judgement.label is Label.UNPARSEABLE:
+                self.stats.unparseable += 1
+        return judged
+
+    async def _judge_cut(self, requests: Sequence[GuardRequest], size: WindowSize) -> list[Judgement]:
+        cuts = [windows(request, size) for request in requests]
+        self.stats.windowed += sum(len(pieces) > 1 for pieces in cuts)
+        judged = iter(await self._judge([piece for pieces in cuts for piece in pieces]))
+        return [worst([next(judged) for _ in pieces]) for pieces in cuts]
+
+    async def _judge(self, requests: Sequence[GuardRequest]) -> list[Judgement]:
+        if not self._batched:
+            return await self._one_by_one(requests)
+        batches = list(self._batches(requests))
+        if len(batches) == 1:
+            return await self._judge_batch(batches[0])
+        results = await self._each(batches, self._judge_batch)
+        return [judgement for result in results for judgement in result]
+
+    def _batches(self, requests: Sequence[GuardRequest]) -> Iterator[Sequence[GuardRequest]]:
+        first = chars = 0
+        for index, request in enumerate(requests):
+            length = sum([len(message.text) for message in request.messages]) + len(request.response or "")
+            full = index - first >= self._options.max_batch or chars + length > self._options.max_batch_chars
+            if full and index > first:
+                yield requests[first:index]
+                first, chars = index, 0
+            chars += length
+        yield requests[first:] if first else requests
+
+    async def _judge_batch(self, requests: Sequence[GuardRequest]) -> list[Judgement]:
+        conversation = self._grammar.conversation
+        conversations = [conversation(request) for request in requests]
+        for attempt in range(self._options.attempts):
+            try:
+                replies = await self._exchange(partial(self._wire.batch, conversations))
+            except PathMissingError:
+                # The server was replaced by one without the endpoint: ask again what it has.
+                if self._options.mode == "auto":
+                    self._batched = None
+                raise
+            except PoisonError:
+                break
+            except (UnavailableError, GuardOutputError):
+                if attempt + 1 == self._options.attempts or not self._budget.spend():
+                    break
+                await self._back_off(attempt)
+            else:
+                self._budget.earn()
+                return [self._read(request, reply) for request, reply in zip(requests, replies, strict=True)]
+        # One bad conversation fails the whole request, so only single calls can tell which. A guard that is
+        # away is not asked once per text: the probe comes first.
+        if not await self.probe():
+            raise UnavailableError("the guard failed a batch and a probe text")
+        self.stats.isolated += len(requests)
+        return await self._one_by_one(requests)
+
+    async def _one_by_one(self, requests: Sequence[GuardRequest]) -> list[Judgement]:
+        if len(requests) == 1:
+            return [await self._judge_single(requests[0])]
+        return await self._each(requests, self._judge_single)
+
+    async def _judge_single(self, request: GuardRequest) -> Judgement:
+        size = self._options.windows
+        pieces = [request]
+        detail = ""
+        for attempt in range(EVENT_ATTEMPTS):
+            try:
+                judged: list[Judgement] = []
+                for piece in pieces:
+                    call = partial(self._wire.single, self._grammar.conversation(piece))
+                    reply = await self._exchange(call)
+                    judged.append(self._read(piece, reply))
+            except PoisonError as error:
+                # Most often "longer than the context": the server counts tokens, windows count characters.
+                detail = error.detail
+                size = size.halved()
+                pieces = windows(request, size)
+            except (UnavailableError, GuardOutputError) as error:
+                detail = str(error)
+                if attempt + 1 < EVENT_ATTEMPTS:
+                    await self._back_off(attempt)
+            else:
+                self._budget.earn()
+                self.stats.windowed += len(pieces) > 1
+                return worst(judged)
+        if await self.probe():
+            return GuardFailure("guard_error", detail)
+        raise UnavailableError(f"the guard failed a text and a probe text: {detail}")
+
+    async def _each(self, items: Sequence[S], work: Callable[[S], Awaitable[T]]) -> list[T]:
+        """``work`` for each item, at most ``max_in_flight`` at once, results in order; one error ends it."""
+        results: dict[int, T] = {}
+        errors: list[UnavailableError | SlowDownError] = []
+        queue = iter(enumerate(items))
+
+        async def worker() -> None:
+            for index, item in queue:
+                if errors:
+                    return
+                try:
+                    results[index] = await work(item)
+                except (UnavailableError, SlowDownError) as error:
+                    errors.append(error)
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(min(len(items), self._options.max_in_flight)):
+                group.create_task(worker(), name="guard-call")
+        if errors:
+            raise errors[0]
+        return [results[index] for index in range(len(items))]
+
+    async def _exchange(self, call: Callable[[], Awaitable[T]]) -> T:
+        """One HTTP exchange, after the wait that the server asked for, within the in-flight limit."""
+        deadline = self._clock.monotonic() + self._options.patience
+        while True:
+            if self._not_before:
+                await self._wait_turn(deadline)
+            async with self._slots:
+                self.stats.calls += 1
+                try:
+                    return await call()
+                except SlowDownError as error:
+                    self._hold_off(error)
+
+    def _hold_off(self, error: SlowDownError) -> None:
+        self.stats.slow_downs += 1
+        # Never at once: "Retry-After: 0" is also said by servers that refuse for minutes.
+        wait = max(error.retry_after or 0.0, self._options.retry_base)
+        self._not_before = max(self._not_before, self._clock.monotonic() + wait)
+
+    async def _wait_turn(self, deadline: float) -> None:
+        while (now := self._clock.monotonic()) < self._not_before:
+            if self._not_before > deadline:
+                raise SlowDownError("the guard asks for less", self._not_before - now)
+            # All waiting calls would otherwise come back in the same millisecond.
+            spread = self._rng.uniform(0.0, self._options.retry_base)
+            await asyncio.sleep(self._not_before - now + spread)
+        if now > deadline:
+            raise SlowDownError("the guard keeps asking for less")
+
+    async def _back_off(self, attempt: int) -> None:
+        self.stats.retries += 1
+        options = self._options
+        await asyncio.sleep(full_jitter(attempt, options.retry_base, options.retry_cap, self._rng))
+
+    def _read(self, request: GuardRequest, reply: Reply) -> Assessment:
+        return self._grammar.parse(request.role, reply.text, reply.logprobs)
