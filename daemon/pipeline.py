@@ -13,6 +13,7 @@ the served model therefore never stops monitoring.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from uuid import UUID
 
 import structlog
 
@@ -21,13 +22,25 @@ from consumers.tracker import Slot
 from daemon.recorder import Recorder
 from daemon.scoring import Scorer
 from sentinel.errors import PoisonError
-from sentinel.events import Ignored, Item, Origin, PromptEvent, RawRecord, Rejected
+from sentinel.events import (
+    EVENT_ID_HEADER,
+    REPLAY_ITEM_HEADER,
+    REPLAY_TOKEN_HEADER,
+    Headers,
+    Ignored,
+    Item,
+    Origin,
+    PromptEvent,
+    RawRecord,
+    Rejected,
+)
 from sentinel.ids import event_id_from_log
-from sentinel.interactions import DeadLetter
+from sentinel.interactions import DeadLetter, Replay
 
 Decode = Callable[[RawRecord], Sequence[Item]]
 """One record to its items; raises PoisonError for a record that cannot be read."""
 
+_REPLAY_HEADERS = frozenset({EVENT_ID_HEADER, REPLAY_TOKEN_HEADER, REPLAY_ITEM_HEADER})
 _log = structlog.stdlib.get_logger("daemon.pipeline")
 
 
@@ -49,11 +62,12 @@ class Pipeline:
             self._recorder.put(slot, dead_letter(record, 0, error.reason, error.detail, error))
             return True
         slot.expect(len(items))
+        replay = replay_claim(record.headers) if record.headers else None
         bad = False
         for item in items:
             match item:
                 case PromptEvent():
-                    self._scorer.submit(slot, item)
+                    self._scorer.submit(slot, item, replay)
                 case Ignored():
                     self._recorder.put(slot, item)
                 case Rejected(origin=origin, reason=reason, detail=detail):
@@ -106,6 +120,21 @@ def decoder(
         return decode(record, topic_formats.get(record.topic))
 
     return bound
+
+
+def replay_claim(headers: Headers) -> Replay | None:
+    """What a replayed dead letter's headers claim, None where they are absent or unreadable."""
+    found = {name: value for name, value in headers if name in _REPLAY_HEADERS and value is not None}
+    if len(found) < len(_REPLAY_HEADERS):
+        return None
+    try:
+        return Replay(
+            UUID(found[EVENT_ID_HEADER].decode()),
+            found[REPLAY_TOKEN_HEADER].decode(),
+            int(found[REPLAY_ITEM_HEADER]),
+        )
+    except ValueError:
+        return None
 
 
 def dead_letter(

@@ -20,7 +20,7 @@ from msgspec import Struct
 from sentinel.errors import SlowDownError, UnavailableError
 from sentinel.events import PromptEvent
 from sentinel.guards.base import Guard, GuardFailure, GuardRequest, Judgement
-from sentinel.interactions import Interaction
+from sentinel.interactions import Interaction, Replay
 from sentinel.outcomes import Outcome
 from sentinel.verdicts import Assessment, Label, Policy, Role, Verdict
 
@@ -59,6 +59,7 @@ class _Work(Struct, gc=False):
     event: PromptEvent
     probability: float
     served_model: str | None
+    replay: Replay | None
 
 
 class Scorer:
@@ -105,12 +106,12 @@ class Scorer:
             return 0
         return self._limits.in_flight - self.in_flight
 
-    def submit(self, slot: Slot, event: PromptEvent) -> None:
+    def submit(self, slot: Slot, event: PromptEvent, replay: Replay | None = None) -> None:
         """Score one event and put the interaction, sooner or later."""
         self._raise_failure()
         probability = self._probability(event.source) if self._sampling else 1.0
         served_model = self._served.match(event.model)
-        work = _Work(slot, event, probability, served_model)
+        work = _Work(slot, event, probability, served_model, replay)
         if probability < 1.0 and self._draw() >= probability:
             self._put(slot, self._unscored(work, "unsampled"))
             return
@@ -257,6 +258,7 @@ class Scorer:
             unsafe=bool(unsafe),
             policy_version=self._policy.version,
             served_model=work.served_model,
+            replay=work.replay,
             sampling_probability=work.probability,
         )
 
@@ -268,6 +270,7 @@ class Scorer:
             prompt_unscored=reason,
             policy_version=self._policy.version,
             served_model=work.served_model,
+            replay=work.replay,
             sampling_probability=work.probability,
         )
 

@@ -26,6 +26,15 @@ class Flag(IntFlag):
     """The id is only a position in the log: duplicates cannot be recognised."""
 
 
+class Replay(Struct, frozen=True, gc=False):
+    """What the headers of a replayed dead letter claim; the store checks the token."""
+
+    event_id: UUID
+    token: str
+    item: int
+    """The only item of the record that was lost; the others were kept when it was first read."""
+
+
 class Interaction(Struct, frozen=True, kw_only=True):
     """A scored (or knowingly unscored) event, ready to be recorded."""
 
@@ -42,6 +51,7 @@ class Interaction(Struct, frozen=True, kw_only=True):
     """The response is unsafe under the active policy: a finding is recorded with it."""
     policy_version: str = ""
     served_model: str | None = None
+    replay: Replay | None = None
     sampling_probability: float = 1.0
     """Probability with which an event like this one was scored; rates weight by its inverse."""
 

@@ -21,7 +21,16 @@ UNSCORED_REASONS = frozenset(
 """Why an item was stored without a verdict on its response. Never counted as safe."""
 
 IGNORED_REASONS = frozenset(
-    {"tombstone", "not_generation", "no_content", "redacted", "own_traffic", "parent_span", "failed_call"}
+    {
+        "tombstone",
+        "not_generation",
+        "no_content",
+        "redacted",
+        "own_traffic",
+        "parent_span",
+        "failed_call",
+        "not_replayed",
+    }
 )
 """Why a well-formed item is not an interaction."""
 

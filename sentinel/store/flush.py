@@ -23,8 +23,8 @@ from msgspec import Struct
 from sentinel import ids
 from sentinel.announcements import OutboxRow
 from sentinel.errors import FencedError
-from sentinel.events import Ignored, Origin
-from sentinel.interactions import DeadLetter, Interaction, Recordable, origin_of
+from sentinel.events import Ignored, Origin, PromptEvent
+from sentinel.interactions import DeadLetter, Interaction, Recordable, Replay, origin_of
 from sentinel.outcomes import Outcome
 from sentinel.store import dead_letters, outbox, rows
 
@@ -140,7 +140,7 @@ async def flush(
         findings = await _insert_rows(conn, keyed.new, now, announce)
         letters = [entry.item for entry in entries if isinstance(entry.item, DeadLetter)]
         if letters:
-            await dead_letters.insert(conn, letters, now=now, code_version=code_version)
+            letters = await dead_letters.insert(conn, letters, now=now, code_version=code_version)
             announcements = [row for row in map(dead_letter_rows, letters) if row is not None]
             await outbox.insert(conn, announcements)
         await _add_sums(conn, moves, counted, entries, keyed.outcomes)
@@ -199,8 +199,14 @@ async def _settle_keys(conn: Connection, entries: Sequence[Entry], day: dt.date)
         match entry.item:
             case Interaction() as interaction:
                 event = interaction.event
+                event_id: UUID | None = event.event_id
+                if interaction.replay is not None and not event.identified:
+                    event_id = await _replayed_id(conn, event, interaction.replay)
+                if event_id is None:
+                    result.outcomes[index] = (Outcome.IGNORED, "not_replayed")
+                    continue
                 digest = ids.content_hash(event.last_user_text, event.scanned_response)
-                candidates.append(_Candidate(index, event.event_id, digest, interaction))
+                candidates.append(_Candidate(index, event_id, digest, interaction))
             case DeadLetter() as letter:
                 result.outcomes[index] = (Outcome.DEAD_LETTER, letter.reason)
             case Ignored() as ignored:
@@ -209,6 +215,16 @@ async def _settle_keys(conn: Connection, entries: Sequence[Entry], day: dt.date)
         # A collision gets a second id, which may itself have been written before: hence the rounds.
         candidates = await _key_round(conn, candidates, day, result)
     return result
+
+
+async def _replayed_id(conn: Connection, event: PromptEvent, replay: Replay) -> UUID | None:
+    """The id of an item of a replayed record; None for an item that was kept when the record was first read.
+
+    Headers alone prove nothing: without the token that the dead letter's row holds, the item is a new event.
+    """
+    if not await dead_letters.consume_replay_token(conn, replay.token, replay.event_id, event.origin):
+        return event.event_id
+    return replay.event_id if event.origin.item == replay.item else None
 
 
 async def _key_round(
