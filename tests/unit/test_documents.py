@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -47,6 +48,36 @@ def test_decisions_are_dated_newest_first() -> None:
     assert dates
     assert len(dates) == len(headings)
     assert dates == sorted(dates, reverse=True)
+
+
+def commands_named() -> list[tuple[str, ...]]:
+    """``sentinel COMMAND [SUBCOMMAND]`` wherever a document writes it as code, without options and operands."""
+    found: set[tuple[str, ...]] = set()
+    for document in DOCUMENTS:
+        code = [*shell_lines(document), *re.findall(r"`([^`\n]+)`", document.read_text())]
+        for line in code:
+            match = re.match(r"(?:\.venv/bin/)?sentinel((?: [a-z][a-z-]*)+)(?= |$)", line)
+            if match:
+                found.add(tuple(match.group(1).split()))
+    return sorted(found)
+
+
+def test_commands_are_seen() -> None:
+    assert ("run",) in commands_named()
+
+
+@pytest.mark.parametrize("words", commands_named(), ids=" ".join)
+def test_commands_named_in_documents_exist(words: tuple[str, ...]) -> None:
+    result = subprocess.run(
+        [Path(sys.executable).with_name("sentinel"), *words, "--help"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    # A group prints its own page for an unknown word in some libraries: the page must be this command's.
+    assert f"sentinel {' '.join(words)} " in " ".join(result.stdout.split())
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
