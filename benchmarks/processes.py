@@ -48,14 +48,17 @@ def cpu_seconds(pid: int, without: frozenset[int] = frozenset()) -> float:
 class Program:
     """One subprocess in a session of its own, its output in a file.
 
-    Use it as an asynchronous context manager: leaving it stops the whole tree, by force after `STOP_GRACE`.
+    Use it as an asynchronous context manager: leaving it stops the whole tree, by force after `grace` seconds.
     """
 
-    def __init__(self, name: str, command: Sequence[str], log: Path, cwd: Path | None = None) -> None:
+    def __init__(
+        self, name: str, command: Sequence[str], log: Path, cwd: Path | None = None, grace: float = STOP_GRACE
+    ) -> None:
         self.name = name
         self.log = log
         self._command = list(command)
         self._cwd = cwd
+        self._grace = grace
         self._popen: subprocess.Popen[bytes] | None = None
 
     async def __aenter__(self) -> Self:
@@ -111,7 +114,7 @@ class Program:
             self.thaw()
             self._popen.send_signal(signal.SIGTERM)
             with contextlib.suppress(subprocess.TimeoutExpired):
-                await asyncio.to_thread(self._popen.wait, STOP_GRACE)
+                await asyncio.to_thread(self._popen.wait, self._grace)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._popen.pid, signal.SIGKILL)
         self._popen.wait()

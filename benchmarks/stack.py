@@ -11,7 +11,7 @@ from typing import Any
 
 import asyncpg
 
-from benchmarks.harness import Ledger
+from benchmarks.harness import PostgresLedger
 from benchmarks.load import Load
 from sentinel.embedded.postgres import EmbeddedPostgres
 from tests.support.kafka_server import KafkaServer, why_no_kafka
@@ -34,14 +34,14 @@ class Stack:
         return self.postgres.url.replace("postgresql+asyncpg://", "postgresql://")
 
     @contextlib.asynccontextmanager
-    async def ledger(self) -> AsyncIterator[Ledger]:
+    async def ledger(self) -> AsyncIterator[PostgresLedger]:
         """A counting connection, closed at the end."""
         pid = self.postgres.pid
         if pid is None:
             raise RuntimeError("the benchmark's Postgres does not run")
         connection: asyncpg.Connection[Any] = await asyncpg.connect(self.dsn)
         try:
-            yield Ledger(connection, pid)
+            yield PostgresLedger(connection, pid)
         finally:
             await connection.close()
 
