@@ -45,7 +45,7 @@ def invocation_of(context: _Context) -> Invocation:
 
 
 def settings_of(context: _Context) -> Settings:
-    """The effective settings of this call. Raises `ConfigurationError`, which the program turns into exit 78."""
+    """The effective settings of this call. Raises `ConfigurationError`, which ends the program with 78."""
     return invocation_of(context).load().settings
 
 

@@ -25,53 +25,19 @@ OWN_LOGGERS: Final = ("sentinel", "consumers", "producers", "daemon", "trainer",
 """Loggers that follow ``logging.level``; all others start at WARNING."""
 
 REDACTED: Final = "[redacted]"
-TEXT_KEYS: Final = frozenset(
-    [
-        "answer",
-        "arguments",
-        "attrs",
-        "body",
-        "chosen",
-        "completion",
-        "content",
-        "conversation",
-        "data",
-        "headers",
-        "input",
-        "key",
-        "last_user_text",
-        "messages",
-        "output",
-        "payload",
-        "prompt",
-        "raw",
-        "record",
-        "rejected",
-        "response",
-        "response_extra",
-        "tenant",
-        "text",
-        "texts",
-        "user",
-        "user_id",
-        "user_ref",
-        "value",
-    ]
-)
+# fmt: off
+TEXT_KEYS: Final = frozenset({
+    "answer", "arguments", "attrs", "body", "chosen", "completion", "content", "conversation", "data",
+    "headers", "input", "key", "last_user_text", "messages", "output", "payload", "prompt", "raw", "record",
+    "rejected", "response", "response_extra", "tenant", "text", "texts", "user", "user_id", "user_ref",
+    "value",
+})
 """Fields that hold what people or models wrote, or who they are."""
-SECRET_KEYS: Final = frozenset(
-    [
-        "admin_token",
-        "api_key",
-        "authorization",
-        "database_url",
-        "dsn",
-        "key_password",
-        "password",
-        "secret",
-        "token",
-    ]
-)
+SECRET_KEYS: Final = frozenset({
+    "admin_token", "api_key", "authorization", "database_url", "dsn", "key_password", "password", "secret",
+    "token",
+})
+# fmt: on
 """Fields that are never logged, whatever the settings say."""
 
 _EXCEPTION_REPR: Final = re.compile(r" exception=.*", re.DOTALL)
