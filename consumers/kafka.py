@@ -17,17 +17,16 @@ import importlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import structlog
-
 from consumers.source import Assigned, Bounds, LogRecord, PositionLostError, Revoked
 from consumers.tracker import Partition
+from sentinel import logs
 from sentinel.errors import ConfigurationError, FatalError, UnavailableError
 
 if TYPE_CHECKING:
     from aiokafka import AIOKafkaConsumer, TopicPartition
 
 _COMMIT_LIMIT_S = 10.0
-_log = structlog.stdlib.get_logger("consumers.kafka")
+_log = logs.get("consumers.kafka")
 
 
 class KafkaSource:
@@ -145,7 +144,7 @@ class KafkaSource:
         except KafkaError as error:
             raise UnavailableError(f"keep-alive failed: {type(error).__name__}") from error
 
-    async def commit(self, offsets: Mapping[Partition, int]) -> None:
+    async def commit(self, offsets: Mapping[Partition, int]) -> bool:
         from aiokafka.errors import KafkaError
 
         consumer = self._started()
@@ -153,13 +152,17 @@ class KafkaSource:
         wanted = {_topic_partition(p): offset for p, offset in offsets.items()}
         wanted = {t: offset for t, offset in wanted.items() if t in assigned}
         if not wanted:
-            return
+            return True
         try:
             async with asyncio.timeout(_COMMIT_LIMIT_S):
                 await consumer.commit(wanted)
         except (KafkaError, TimeoutError) as error:
             # The position of record is in the store; this one is for lag tools.
-            _log.warning("could not commit the group offset", action="commit", error=type(error).__name__)
+            _log.warning(
+                "The group offset could not be committed.", action="commit", error=type(error).__name__
+            )
+            return False
+        return True
 
     def lag(self, partition: Partition, next_offset: int) -> int | None:
         from aiokafka.errors import IllegalStateError
@@ -209,7 +212,7 @@ def _listener(revoked: Revoked, assigned: Assigned) -> Any:
                 await revoked(frozenset(Partition(t.topic, t.partition) for t in revoked_partitions))
             except Exception:  # noqa: BLE001  # aiokafka would swallow it too, without a word
                 # Consumption goes on; the fence still protects the rows.
-                _log.exception("draining revoked partitions failed", action="revoke")
+                _log.error("Draining revoked partitions failed.", action="revoke", exc_info=True)
 
         async def on_partitions_assigned(self, assigned_partitions: Any) -> None:
             assigned(frozenset(Partition(t.topic, t.partition) for t in assigned_partitions))

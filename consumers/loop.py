@@ -10,7 +10,6 @@ import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from typing import Literal, Protocol
 
-import structlog
 from msgspec import Struct
 
 from consumers import takeover
@@ -18,12 +17,13 @@ from consumers.flood import FloodGuard, FloodLimits
 from consumers.source import LogRecord, PositionLostError, Source
 from consumers.takeover import Connect, OwnedPartition
 from consumers.tracker import Partition, Slot
+from sentinel import logs
 from sentinel.clock import Clock
 from sentinel.errors import UnavailableError
 from sentinel.events import RawRecord
 from sentinel.store import halts, offsets
 
-_log = structlog.stdlib.get_logger("consumers.loop")
+_log = logs.get("consumers.loop")
 
 
 class LoopLimits(Struct, frozen=True, kw_only=True):
@@ -65,7 +65,9 @@ class Observer(Protocol):
     def partition(self, tracker: OwnedPartition, lag: int | None) -> None: ...
     def gap(self, partition: Partition, records: int) -> None: ...
     def rebalance(self, drain_s: float, partitions: int) -> None: ...
-    def committed(self, partitions: int) -> None: ...
+    def committed(self, partitions: int, *, ok: bool) -> None: ...
+    def assigned(self, partitions: int, ready: int) -> None: ...
+    def records(self, number: int) -> None: ...
     def halted(self, partition: Partition, reason: str | None) -> None: ...
     def unassigned(self, partition: Partition) -> None: ...
     def phase(self, name: str, seconds: float) -> None: ...
@@ -164,7 +166,7 @@ class ConsumerLoop:
             except PositionLostError as lost:
                 self._retake(lost.partitions)
             except UnavailableError as error:
-                _log.warning("a part of the intake is away; trying again", action="outage", error=str(error))
+                _log.warning("A part of the intake is away; trying again.", action="outage", error=str(error))
                 self._on_failure(error)
                 await self._pause(1.0)
 
@@ -177,7 +179,7 @@ class ConsumerLoop:
         if not ready:
             began = self._clock.monotonic()
             await self._pause(self._limits.poll_timeout_s)
-            self._observer.phase("backpressure" if self._owned else "idle", self._clock.monotonic() - began)
+            self._observer.phase("wait", self._clock.monotonic() - began)
             return False
         smallest = min(self._limits.span - self._owned[p].span for p in ready)
         began = self._clock.monotonic()
@@ -190,8 +192,9 @@ class ConsumerLoop:
             tracker = self._owned.get(partition)
             # A rebalance may have begun while the poll waited: these records are the next owner's.
             if tracker is not None and tracker.alive and not self._revoking:
+                self._observer.records(len(records))
                 await self._hand_out(tracker, records)
-        self._observer.phase("handle", self._clock.monotonic() - polled)
+        self._observer.phase("decode", self._clock.monotonic() - polled)
         return True
 
     def _ready_partitions(self) -> list[Partition]:
@@ -338,7 +341,7 @@ class ConsumerLoop:
             self._floods[partition] = FloodGuard(self._limits.flood, tracker.bad_allowance)
             self._observer.halted(partition, tracker.halted)
             self._unready.discard(partition)
-        _log.info("partitions taken over", action="assign", partitions=len(taken), owner=self._owner)
+        _log.info("Partitions were taken over.", action="assign", partitions=len(taken), owner=self._owner)
 
     async def _check_halts(self) -> None:
         """See what an operator changed: a resumed flood goes on, a reset log is taken over anew."""
@@ -372,14 +375,16 @@ class ConsumerLoop:
     async def commit(self) -> None:
         """Tell Kafka's group how far the store is, never backwards."""
         moved: dict[Partition, int] = {}
+        self._observer.assigned(len(self._assigned), sum(not t.halted for t in self._owned.values()))
         for partition, tracker in self._owned.items():
             self._observer.partition(tracker, self._source.lag(partition, tracker.next_offset))
             if tracker.next_offset > self._group_committed.get(partition, -1):
                 moved[partition] = tracker.next_offset
         if moved:
-            await self._source.commit(moved)
-            self._group_committed.update(moved)
-            self._observer.committed(len(moved))
+            ok = await self._source.commit(moved)
+            self._observer.committed(len(moved), ok=ok)
+            if ok:
+                self._group_committed.update(moved)
 
     async def close(self) -> None:
         """Commit a last time and leave the group."""

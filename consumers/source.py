@@ -76,8 +76,8 @@ class Source(Protocol):
     async def keepalive(self, timeout_s: float) -> None:
         """Stay in the group without taking records."""
 
-    async def commit(self, offsets: Mapping[Partition, int]) -> None:
-        """Tell lag tools how far we are; failures are logged, never raised."""
+    async def commit(self, offsets: Mapping[Partition, int]) -> bool:
+        """Tell lag tools how far we are; False (and a log line) on failure, never raises."""
 
     def lag(self, partition: Partition, next_offset: int) -> int | None:
         """Records between ``next_offset`` and the last known end, None where unknown."""

@@ -17,10 +17,9 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any, Literal
 
-import structlog
-
 from consumers.source import Bounds, Source
 from consumers.tracker import Partition, PartitionTracker
+from sentinel import logs
 from sentinel.store import halts, offsets
 
 if TYPE_CHECKING:
@@ -32,7 +31,7 @@ Connect = Callable[[], AbstractAsyncContextManager["asyncpg.Connection[Any]"]]
 FOREIGN = "foreign"
 """Halt reason of a partition whose log is not the one that the stored position belongs to."""
 
-_log = structlog.stdlib.get_logger("consumers.takeover")
+_log = logs.get("consumers.takeover")
 
 
 class OwnedPartition(PartitionTracker):

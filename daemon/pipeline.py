@@ -15,12 +15,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from uuid import UUID
 
-import structlog
-
 from consumers.takeover import OwnedPartition
 from consumers.tracker import Slot
 from daemon.recorder import Recorder
 from daemon.scoring import Scorer
+from sentinel import logs
 from sentinel.errors import PoisonError
 from sentinel.events import (
     EVENT_ID_HEADER,
@@ -41,7 +40,7 @@ Decode = Callable[[RawRecord], Sequence[Item]]
 """One record to its items; raises PoisonError for a record that cannot be read."""
 
 _REPLAY_HEADERS = frozenset({EVENT_ID_HEADER, REPLAY_TOKEN_HEADER, REPLAY_ITEM_HEADER})
-_log = structlog.stdlib.get_logger("daemon.pipeline")
+_log = logs.get("daemon.pipeline")
 
 
 class Pipeline:
@@ -99,12 +98,13 @@ class Pipeline:
         except Exception as error:
             # A decoder's mistake about one record must not stop the service in a restart loop at that record;
             # it is kept whole as a dead letter and can be replayed after the mend.
-            _log.exception(
+            _log.error(
                 "A decoder failed; the record became a dead letter.",
                 action="decode",
                 topic=record.topic,
                 partition=record.partition,
                 offset=record.offset,
+                exc_info=True,
             )
             raise PoisonError("decoder_error", type(error).__name__) from error
         # Every record ends in an outcome, also one that carries nothing of interest.

@@ -16,11 +16,11 @@ from contextlib import AbstractAsyncContextManager, contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
 import asyncpg
-import structlog
 from msgspec import Struct
 from sqlalchemy.exc import SQLAlchemyError
 
 from consumers.tracker import PartitionTracker, Progress, Slot
+from sentinel import logs
 from sentinel.announcements import OutboxRow
 from sentinel.clock import Clock
 from sentinel.errors import FatalError, SentinelError
@@ -31,7 +31,7 @@ from sentinel.store.flush import Announce, Entry, Flushed, LostPartitionsError, 
 if TYPE_CHECKING:
     Connect = Callable[[], AbstractAsyncContextManager[asyncpg.Connection[Any]]]
 
-_log = structlog.stdlib.get_logger("daemon.recorder")
+_log = logs.get("daemon.recorder")
 
 DATABASE_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, SQLAlchemyError, OSError, TimeoutError)
 """Everything that a statement on a raw connection of the engine raises."""

@@ -14,9 +14,10 @@ from fnmatch import fnmatchcase
 from functools import lru_cache
 from typing import TYPE_CHECKING, Protocol
 
-import structlog
 from msgspec import Struct
 
+from sentinel import logs
+from sentinel.breaker import Breaker, BreakerState
 from sentinel.errors import SlowDownError, UnavailableError
 from sentinel.events import PromptEvent
 from sentinel.guards.base import Guard, GuardFailure, GuardRequest, Judgement
@@ -28,10 +29,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from consumers.tracker import PartitionTracker, Slot
-    from sentinel.breaker import Breaker
     from sentinel.served import ServedModels
 
-_log = structlog.stdlib.get_logger("daemon.scoring")
+_log = logs.get("daemon.scoring")
 
 
 class ScoringLimits(Struct, frozen=True, kw_only=True):
@@ -102,7 +102,7 @@ class Scorer:
 
     def room(self) -> int:
         """How many more events may come; 0 while the guard's breaker is not closed."""
-        if not self._breaker.closed:
+        if self._breaker.state is not BreakerState.CLOSED:
             return 0
         return self._limits.in_flight - self.in_flight
 
@@ -230,9 +230,9 @@ class Scorer:
             try:
                 judgements = await self._guard.assess(requests)
             except (UnavailableError, SlowDownError) as error:
-                self._breaker.failure(error)
+                self._breaker.record_failure(error)
             else:
-                self._breaker.success()
+                self._breaker.record_success()
                 return judgements
 
     # -- interactions ----------------------------------------------------------------------------------------

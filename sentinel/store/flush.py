@@ -116,7 +116,7 @@ class Flushed(Struct, frozen=True, kw_only=True):
     replayed: int
     collisions: int
     new: tuple[Interaction, ...]
-    findings: int
+    findings: tuple[UUID, ...]
 
 
 async def flush(
@@ -297,10 +297,10 @@ async def _insert_rows(
     new: Sequence[tuple[UUID, Interaction, bool]],
     now: dt.datetime,
     announce: Announce,
-) -> int:
-    """Step 3. Returns the number of findings."""
+) -> tuple[UUID, ...]:
+    """Step 3. Returns the ids of the findings."""
     if not new:
-        return 0
+        return ()
     day = now.date()
     await conn.execute(
         rows.INSERT_INTERACTIONS,
@@ -327,7 +327,7 @@ async def _insert_rows(
         values_f = [rows.finding_row(f, e, row, now) for f, e, row in found]
         await conn.execute(rows.INSERT_FINDINGS, day, *rows.columns(values_f, 17))
         await outbox.insert(conn, [out for finding in found for out in announce(finding, now)])
-    return len(found)
+    return tuple(finding_id for finding_id, _, _ in found)
 
 
 async def _add_sums(
