@@ -18,7 +18,7 @@ RUN /opt/build/bin/python -m hatchling build --target wheel \
     && /opt/sentinel/bin/python -c "import importlib.util, sys; sys.exit(importlib.util.find_spec('torch') is not None)"
 
 FROM ${PYTHON_IMAGE}
-RUN useradd --system --uid 10001 --user-group --no-create-home --shell /usr/sbin/nologin sentinel
+RUN useradd --uid 10001 --user-group --no-create-home --shell /usr/sbin/nologin sentinel
 COPY --from=build /opt/sentinel /opt/sentinel
 ENV PATH=/opt/sentinel/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 USER 10001:10001
