@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+from collections.abc import Mapping
 from typing import Final
 
 import orjson
@@ -66,7 +67,7 @@ class ScriptedGuard(ScriptedServer):
         """One model."""
         return [MODEL]
 
-    def answer(self, path: str, body: bytes) -> tuple[int, bytes]:
+    def answer(self, path: str, body: bytes, headers: Mapping[str, str]) -> tuple[int, bytes]:
         """A chat completion with one choice for each conversation."""
         if path == _BATCH:
             conversations = orjson.loads(body)["messages"]

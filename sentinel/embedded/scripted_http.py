@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Final, Self
 
@@ -99,7 +100,7 @@ class ScriptedServer:
     async def __aexit__(self, *_: object) -> None:
         await self.stop()
 
-    def answer(self, path: str, body: bytes) -> tuple[int, bytes]:
+    def answer(self, path: str, body: bytes, headers: Mapping[str, str]) -> tuple[int, bytes]:
         """Status and JSON body of a ``POST``; pure but for the counters. Subclasses write it."""
         raise NotImplementedError
 
@@ -154,7 +155,7 @@ class ScriptedServer:
             return _json(404, b'{"detail":"Not Found"}')
         fault = self._draw(faults)
         if fault is None:
-            return _json(*self.answer(path, body))
+            return _json(*self.answer(path, body, request.headers))
         self.stats.faults += 1
         if fault == "error":
             return _json(faults.error_status, _FAILED)
@@ -174,7 +175,7 @@ class ScriptedServer:
             if request.transport is not None:
                 request.transport.abort()
             return _json(500, b"{}")
-        status, whole = self.answer(path, body)
+        status, whole = self.answer(path, body, request.headers)
         if fault == "huge":
             return await self._huge(request, faults.huge_bytes, whole)
         if fault == "lose_choice":

@@ -1,0 +1,201 @@
+"""The model under watch, asked again: the low-rate chat client for re-prompts and judges."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from msgspec import Struct
+
+from sentinel.backoff import retry_after_seconds
+from sentinel.clock import Clock, SystemClock
+from sentinel.errors import PoisonError, SlowDownError, UnavailableError
+from sentinel.events import OWN_TRAFFIC_HEADER, Message
+
+if TYPE_CHECKING:
+    import openai
+    from openai.types.chat import ChatCompletion
+
+MARKER: Final = "reprompt"
+"""Value of the header and metadata key by which a gateway's event of our own call is recognised."""
+
+REFUSED_STATUS: Final = frozenset({400, 413, 422})
+"""The request itself is at fault (too long, a role the template does not know): repeating cannot help."""
+
+
+class ModelOptions(Struct, frozen=True, kw_only=True):
+    """How a served model is called; durations in seconds."""
+
+    base_url: str
+    """With or without ``/v1``."""
+    api_key: str | None = None
+    timeout: float = 120.0
+    connect_timeout: float = 5.0
+    retries: int = 2
+    """Repeats on 429, 5xx, timeouts and lost connections, with jitter, after ``Retry-After`` where given."""
+    max_tokens: int = 1_024
+    temperature: float | None = None
+    """None leaves the server's own default."""
+    seed: int | None = 0
+    """Base of the seed, to which the attempt is added; None sends none."""
+    instruction_in: Literal["system", "user"] = "system"
+    """``user`` for chat templates without a system role: the instruction stands before the first user text."""
+    metadata: bool = True
+    """Send the marker as ``metadata`` too (LiteLLM logs it; OpenAI's own service refuses it)."""
+
+
+class ModelAnswer(Struct, frozen=True, kw_only=True, gc=False):
+    """What the model said. Texts have no U+0000."""
+
+    text: str
+    reasoning: str = ""
+    """Thoughts that the server returned apart; a guard has to see them as well."""
+    finish_reason: str | None
+    model: str
+    """The name that the server answered with: the adapter, where one answered."""
+    response_id: str | None = None
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+
+
+class ModelClient:
+    """A chat client of one server. Opens connections at the first call."""
+
+    def __init__(self, options: ModelOptions, *, clock: Clock | None = None) -> None:
+        self._options = options
+        self._clock: Clock = clock or SystemClock()
+        self._client: openai.AsyncOpenAI | None = None
+
+    async def aclose(self) -> None:
+        """Close connections; calls in flight are the caller's to end first."""
+        if self._client is not None:
+            await self._client.close()
+            self._client = None
+
+    async def answer(
+        self,
+        model: str,
+        messages: Sequence[Message],
+        safety_instruction: str | None,
+        attempt: int = 0,
+        *,
+        temperature: float | None = None,
+        max_tokens: int | None = None,
+    ) -> ModelAnswer:
+        """The model's answer to ``messages`` with the instruction added to the system prompt.
+
+        ``attempt`` counts from 1 for re-prompts; each has a seed of its own.
+
+        Raises:
+            PoisonError: the server refuses these messages (reason ``model_refused``).
+            SlowDownError: it still asks for less after the retries.
+            UnavailableError: no connection, no answer in time, a server error, no chat completion, or the
+                model or key is unknown.
+        """
+        import openai
+        from openai.types.chat import ChatCompletion
+
+        client = self._connected()
+        options = self._options
+        parameters: dict[str, Any] = {"max_tokens": max_tokens or options.max_tokens}
+        heat = temperature if temperature is not None else options.temperature
+        if heat is not None:
+            parameters["temperature"] = heat
+        if options.seed is not None:
+            parameters["seed"] = options.seed + attempt
+        if options.metadata:
+            parameters["metadata"] = {OWN_TRAFFIC_HEADER: MARKER}
+        try:
+            completion = await client.chat.completions.create(
+                model=model,
+                messages=conversation(messages, safety_instruction, options.instruction_in),  # type: ignore[arg-type]
+                **parameters,
+            )
+        except openai.APITimeoutError as error:
+            raise UnavailableError(f"the model did not answer within {options.timeout} s") from error
+        except openai.APIStatusError as error:
+            raise self._mapped(error) from error
+        except openai.APIConnectionError as error:
+            raise UnavailableError("the model cannot be reached") from error
+        except (openai.OpenAIError, ValueError) as error:
+            # ValueError: a body that is no JSON, or none that fits the protocol.
+            raise UnavailableError("the model answered no chat completion") from error
+        if not isinstance(completion, ChatCompletion) or not completion.choices:
+            raise UnavailableError("the model answered no chat completion")
+        return _answer(completion, model)
+
+    def _connected(self) -> openai.AsyncOpenAI:
+        if self._client is None:
+            # Half a second of imports, and only services that re-prompt need it.
+            import httpx
+            import openai
+
+            options = self._options
+            self._client = openai.AsyncOpenAI(
+                base_url=options.base_url.rstrip("/").removesuffix("/v1") + "/v1",
+                api_key=options.api_key or "none",
+                timeout=httpx.Timeout(options.timeout, connect=options.connect_timeout),
+                max_retries=options.retries,
+                default_headers={OWN_TRAFFIC_HEADER: MARKER},
+            )
+        return self._client
+
+    def _mapped(self, error: openai.APIStatusError) -> PoisonError | SlowDownError | UnavailableError:
+        status = error.status_code
+        wait = error.response.headers.get("retry-after")
+        if status == 429 or (status == 503 and wait is not None):
+            return SlowDownError(f"the model answered {status}", retry_after_seconds(wait, self._clock.now()))
+        if status in REFUSED_STATUS:
+            return PoisonError("model_refused", f"the model refused the request with {status}")
+        if status in {401, 403, 404}:
+            return UnavailableError(f"the model answered {status}: check its name, address and key")
+        return UnavailableError(f"the model answered {status}")
+
+
+def conversation(
+    messages: Sequence[Message], safety_instruction: str | None, place: Literal["system", "user"]
+) -> list[dict[str, str]]:
+    """``messages`` for the wire with the instruction added; users' texts stay as they are.
+
+    The application's own system prompt is kept and the instruction follows it in the same message (many
+    templates take one system message only); without one a system message is put first. With ``place`` user
+    the instruction stands before the first user's text, inside that turn, since such templates also demand
+    that turns alternate. Tool results become users' turns: their call ids are not part of an event.
+    """
+    turns = [
+        {"role": _WIRE_ROLES.get(message.role, "user"), "content": message.text.replace("\0", "\ufffd")}
+        for message in messages
+    ]
+    if not safety_instruction:
+        return turns
+    for turn in turns:
+        if turn["role"] == place:
+            added, own = safety_instruction, turn["content"]
+            parts = (own, added) if place == "system" else (added, own)
+            turn["content"] = "\n\n".join(part for part in parts if part)
+            return turns
+    return [{"role": place, "content": safety_instruction}, *turns]
+
+
+_WIRE_ROLES: Final = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
+
+
+def _answer(completion: ChatCompletion, asked: str) -> ModelAnswer:
+    choice = completion.choices[0]
+    message = choice.message
+    # vLLM has called the field by both names; neither is OpenAI's.
+    reasoning = getattr(message, "reasoning", None) or getattr(message, "reasoning_content", None)
+    usage = completion.usage
+    return ModelAnswer(
+        text=_clean(message.content or message.refusal),
+        reasoning=_clean(reasoning),
+        finish_reason=choice.finish_reason,
+        model=completion.model or asked,
+        response_id=completion.id or None,
+        input_tokens=usage.prompt_tokens if usage else None,
+        output_tokens=usage.completion_tokens if usage else None,
+    )
+
+
+def _clean(text: object) -> str:
+    return text.replace("\0", "\ufffd") if isinstance(text, str) else ""
