@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 from aiokafka import AIOKafkaProducer
@@ -69,12 +70,15 @@ def make_producer(kafka: Kafka, *, role: str) -> AIOKafkaProducer:
     )
 
 
-async def abandon(producer: AIOKafkaProducer, error: BaseException | None = None) -> None:
-    """Close a producer without waiting for a broker that may be away.
+async def close_at_once(producer: AIOKafkaProducer) -> None:
+    """End a producer whose `stop` takes too long: it waits until what is buffered is sent or expires.
 
-    With ``error`` everything still buffered fails with it first: `AIOKafkaProducer.stop` would otherwise wait
-    until each batch is sent or expires, and whoever called knows already which records were acknowledged.
+    Used at the end of the process only; records under way may or may not reach the broker.
     """
-    if error is not None:
-        producer._message_accumulator.fail_all(error)
-    await producer.stop()
+    sender = producer._sender.sender_task
+    if sender is not None:
+        sender.cancel()
+    await producer.client.close()
+    if sender is not None:
+        # It waits for requests under way, which the closed connections have just failed.
+        await asyncio.wait([sender], timeout=2.0)

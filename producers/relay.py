@@ -25,7 +25,7 @@ from aiokafka.errors import KafkaError
 from msgspec import Struct
 from sqlalchemy.exc import SQLAlchemyError
 
-from producers.kafka import NEEDS_OPERATOR, TOO_LARGE, abandon
+from producers.kafka import NEEDS_OPERATOR, TOO_LARGE, close_at_once
 from sentinel import logs
 from sentinel.clock import Clock
 from sentinel.errors import RetryableError
@@ -86,7 +86,7 @@ class PassResult(Struct, frozen=True):
 
     sent: int
     more: bool
-    """The claim was full, so another pass has work."""
+    """Rows were there, so there may be others."""
     failure: str = ""
 
 
@@ -112,6 +112,8 @@ class Relay:
         self._ordered = ordered
         self._limits = limits or RelayLimits()
         self._producer: AIOKafkaProducer | None = None
+        self._closing: dict[asyncio.Task[None], AIOKafkaProducer] = {}
+        self._refused = False
         self._wake = asyncio.Event()
         self._backlog_due = 0.0
 
@@ -136,7 +138,7 @@ class Relay:
                 if not result.more:
                     await self._pause(stop, self._limits.poll_interval, wakeable=True)
         finally:
-            await self._drop_producer()
+            await self._close_all()
 
     async def pass_once(self) -> PassResult:
         """Steps 1 to 4 once. Never raises for a broker or a database that is away."""
@@ -163,11 +165,12 @@ class Relay:
             )
             return PassResult(0, more=False, failure="database")
         self._metrics.sent(self.topic, len(acknowledged))
-        return PassResult(len(acknowledged), more=len(acknowledged) == len(rows), failure=failure)
+        return PassResult(len(acknowledged), more=not failure, failure=failure)
 
     async def _send(self, rows: list[ClaimedRow]) -> tuple[list[int], str]:
         """Step 3: ids that the broker acknowledged, and why the rest was not ('' for none)."""
         acknowledged: list[int] = []
+        self._refused = False
         try:
             async with asyncio.timeout(self._limits.send_timeout):
                 producer = await self._started()
@@ -178,9 +181,10 @@ class Relay:
                     return acknowledged, ""
             await self._send_together(producer, rows, acknowledged)
         except (KafkaError, OSError, TimeoutError) as error:
-            # After a refused batch the sequence numbers of an idempotent producer may not fit any more, and
-            # after a long outage its metadata is stale: a new one costs two round trips.
-            await self._drop_producer(error)
+            # After a long outage its metadata is stale; a new producer costs two round trips.
+            await self._drop_producer()
+            if acknowledged and self._refused:
+                return acknowledged, ""  # those that came after the refused one go with the next pass
             operator = isinstance(error, NEEDS_OPERATOR)
             (_log.error if operator else _log.warning)(
                 "Announcements wait in the outbox.",
@@ -190,6 +194,8 @@ class Relay:
                 waiting=len(rows) - len(acknowledged),
             )
             return acknowledged, "operator" if operator else "broker"
+        if self._refused:
+            await self._drop_producer()
         return acknowledged, ""
 
     async def _send_together(
@@ -221,7 +227,9 @@ class Relay:
         try:
             await producer.send_and_wait(row.topic, value=row.payload, key=row.key, headers=list(row.headers))
         except TOO_LARGE:
-            # A batch is refused as a whole: this row may be a small one that shared it.
+            # A batch is refused as a whole: this row may be a small one that shared it. And the broker never
+            # saw its sequence numbers, so that it takes nothing more from this producer for that partition.
+            self._refused = True
             await self._deliver_alone(row)
 
     async def _deliver_alone(self, row: ClaimedRow) -> None:
@@ -260,10 +268,38 @@ class Relay:
             self._producer = producer
         return self._producer
 
-    async def _drop_producer(self, error: BaseException | None = None) -> None:
+    async def _drop_producer(self) -> None:
         producer, self._producer = self._producer, None
-        if producer is not None:
-            await abandon(producer, error)
+        if producer is None:
+            return
+        if self._ordered:
+            # Its last records may still arrive until it has ended. The next producer, ours or that of another
+            # process once this transaction lets the order go, must come after them.
+            await producer.stop()
+            return
+        # stop() waits until everything buffered is sent or expires; the others need not wait for that.
+        closing = asyncio.create_task(producer.stop(), name=f"close-producer-{self.topic}")
+        self._closing[closing] = producer
+        closing.add_done_callback(self._closed)
+
+    def _closed(self, task: asyncio.Task[None]) -> None:
+        self._closing.pop(task, None)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.warning(
+                "A producer did not close.",
+                action="relay_close",
+                topic=self.topic,
+                error=type(error).__name__,
+            )
+
+    async def _close_all(self) -> None:
+        await self._drop_producer()
+        if not self._closing:
+            return
+        await asyncio.wait(tuple(self._closing), timeout=3.0)
+        for task, producer in tuple(self._closing.items()):
+            task.cancel()
+            await close_at_once(producer)
 
     async def _report_backlog(self) -> None:
         if self._clock.monotonic() < self._backlog_due:

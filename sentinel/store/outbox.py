@@ -23,6 +23,19 @@ if TYPE_CHECKING:
 
     Connection = asyncpg.Connection[Any]
 
+__all__ = [
+    "ADVISORY_CLASS",
+    "Backlog",
+    "ClaimedRow",
+    "OutboxRow",
+    "backlog",
+    "claim",
+    "delete_sent",
+    "insert",
+    "lock_order",
+    "mark_sent",
+]
+
 ADVISORY_CLASS = 0x5E17
 """First half of the advisory lock of an ordered topic; the second half is the topic's CRC-32."""
 
