@@ -81,3 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             traceback.print_exc()
         typer.secho(f"error: {error}", err=True, fg=typer.colors.RED)
         sys.exit(exit_status(error))
+
+
+if __name__ == "__main__":
+    main()

@@ -67,11 +67,15 @@ def _print_table(rows: list[Row]) -> None:
     table.add_column("key", no_wrap=True)
     table.add_column("value", overflow="fold")
     table.add_column("from", overflow="fold")
+    widest = 0
     for row in rows:
         value = row.value if isinstance(row.value, str) else orjson.dumps(row.value).decode()
-        style = "" if row.origin != "default" else "dim"
+        widest = max(widest, len(value), len(row.origin))
         # Text, not markup: a value in square brackets would vanish.
-        table.add_row(Text(row.key), Text(value), Text(row.origin), style=style)
+        cells = (Text(cell) for cell in (row.key, value, row.origin))
+        table.add_row(*cells, style="dim" if row.origin == "default" else "")
     console = Console()
-    # A pipe has no width: folded columns would break what `grep` and `awk` look for.
-    console.print(table, width=None if console.is_terminal else 400)
+    if not console.is_terminal:
+        # A pipe has no width: folded columns would break what `grep` and `awk` look for.
+        console = Console(width=100 + 2 * widest)
+    console.print(table)

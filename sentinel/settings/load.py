@@ -14,15 +14,8 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from sentinel.errors import ConfigurationError
-from sentinel.settings.layers import (
-    CONFIG_VARIABLE,
-    Layer,
-    Reading,
-    read_credentials,
-    read_environment,
-    read_flags,
-    read_yaml,
-)
+from sentinel.settings.document import Layer, Reading, read_yaml
+from sentinel.settings.layers import CONFIG_VARIABLE, read_credentials, read_environment, read_flags
 from sentinel.settings.names import holds_names
 from sentinel.settings.root import Settings, derived_metrics_port
 
