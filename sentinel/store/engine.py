@@ -92,9 +92,9 @@ async def raw_connection(engine: AsyncEngine) -> AsyncIterator[asyncpg.Connectio
 _RETRY_STATES = frozenset({"40001", "40P01", "55P03"})
 """Serialisation failure, deadlock, lock not available."""
 
-_UNAVAILABLE_STATES = frozenset({"25006", "53300", "57P01", "57P02", "57P03", "57014"})
-"""Read-only (a demoted primary), too many connections, shut down by an administrator, after a crash, starting
-up, statement timeout."""
+_UNAVAILABLE_STATES = frozenset({"25006", "57014", "57P01", "57P02", "57P03", "58030"})
+"""Read-only (a demoted primary), statement timeout, shut down by an administrator or after a crash, starting up,
+I/O error; with the classes 08 (connections) and 53 (no room for connections, memory or disk)."""
 
 
 def classify(error: BaseException) -> ErrorClass:
@@ -123,7 +123,7 @@ def classify(error: BaseException) -> ErrorClass:
 def _classify_state(state: str, constraint: str | None) -> ErrorClass:
     if state in _RETRY_STATES:
         return "retry"
-    if state in _UNAVAILABLE_STATES or state.startswith("08"):
+    if state in _UNAVAILABLE_STATES or state[:2] in ("08", "53"):
         return "unavailable"
     if state == "23514" and not constraint:
         # Only the routing of a partitioned table raises a check violation that names no constraint.

@@ -163,7 +163,10 @@ def offline_sql(revision: str = "head", *, start: str | None = None) -> str:
     with context:
         context.configure(
             dialect_name="postgresql",
+            # The default style of parameters writes each % twice.
+            dialect_opts={"paramstyle": "named"},
             output_buffer=out,
+            literal_binds=True,
             transaction_per_migration=True,
             on_version_apply=_record,
         )
