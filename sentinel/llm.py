@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+import msgspec
 from msgspec import Struct
 
 from sentinel.backoff import retry_after_seconds
@@ -14,7 +15,6 @@ from sentinel.events import OWN_TRAFFIC_HEADER, Message
 
 if TYPE_CHECKING:
     import openai
-    from openai.types.chat import ChatCompletion
 
 MARKER: Final = "reprompt"
 """Value of the header and metadata key by which a gateway's event of our own call is recognised."""
@@ -93,7 +93,6 @@ class ModelClient:
                 model or key is unknown.
         """
         import openai
-        from openai.types.chat import ChatCompletion
 
         client = self._connected()
         options = self._options
@@ -106,7 +105,9 @@ class ModelClient:
         if options.metadata:
             parameters["metadata"] = {OWN_TRAFFIC_HEADER: MARKER}
         try:
-            completion = await client.chat.completions.create(
+            # The raw answer: the library does not check what it parses, and hands out a completion whose
+            # choices are a string.
+            raw = await client.chat.completions.with_raw_response.create(
                 model=model,
                 messages=conversation(messages, safety_instruction, options.instruction_in),  # type: ignore[arg-type]
                 **parameters,
@@ -117,12 +118,29 @@ class ModelClient:
             raise self._mapped(error) from error
         except openai.APIConnectionError as error:
             raise UnavailableError("the model cannot be reached") from error
-        except (openai.OpenAIError, ValueError) as error:
-            # ValueError: a body that is no JSON, or none that fits the protocol.
-            raise UnavailableError("the model answered no chat completion") from error
-        if not isinstance(completion, ChatCompletion) or not completion.choices:
-            raise UnavailableError("the model answered no chat completion")
-        return _answer(completion, model)
+        except openai.OpenAIError as error:
+            raise UnavailableError(f"the model's client failed: {type(error).__name__}") from error
+        return _answer(raw.content, model)
+
+    async def models(self) -> dict[str, str | None]:
+        """Names that the server answers to, each with its parent: None for base weights, else an adapter's base.
+
+        Source: the ``parent`` field of vLLM's ``/v1/models``.
+
+        Raises:
+            SlowDownError, UnavailableError: as `answer`.
+        """
+        import openai
+
+        try:
+            page = await self._connected().with_options(max_retries=0).models.list()
+            names = {card.id: getattr(card, "parent", None) for card in page.data}
+        except openai.APIStatusError as error:
+            mapped = self._mapped(error)
+            raise mapped if not isinstance(mapped, PoisonError) else UnavailableError(str(mapped)) from error
+        except (openai.OpenAIError, ValueError, AttributeError, TypeError) as error:
+            raise UnavailableError("the model's server does not list its models") from error
+        return names
 
     def _connected(self) -> openai.AsyncOpenAI:
         if self._client is None:
@@ -180,22 +198,54 @@ def conversation(
 _WIRE_ROLES: Final = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
 
 
-def _answer(completion: ChatCompletion, asked: str) -> ModelAnswer:
+class _Message(Struct):
+    content: str | None = None
+    refusal: str | None = None
+    reasoning: str | None = None
+    reasoning_content: str | None = None
+
+
+class _Choice(Struct):
+    message: _Message
+    finish_reason: str | None = None
+
+
+class _Usage(Struct):
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+
+
+class _Completion(Struct):
+    choices: list[_Choice]
+    id: str | None = None
+    model: str | None = None
+    usage: _Usage | None = None
+
+
+_DECODER: Final = msgspec.json.Decoder(_Completion)
+
+
+def _answer(body: bytes, asked: str) -> ModelAnswer:
+    try:
+        completion = _DECODER.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise UnavailableError("the model answered no chat completion") from error
+    if not completion.choices:
+        raise UnavailableError("the model answered no choice")
     choice = completion.choices[0]
     message = choice.message
-    # vLLM has called the field by both names; neither is OpenAI's.
-    reasoning = getattr(message, "reasoning", None) or getattr(message, "reasoning_content", None)
-    usage = completion.usage
+    usage = completion.usage or _Usage()
     return ModelAnswer(
         text=_clean(message.content or message.refusal),
-        reasoning=_clean(reasoning),
+        # vLLM has called the field by both names; neither is OpenAI's.
+        reasoning=_clean(message.reasoning or message.reasoning_content),
         finish_reason=choice.finish_reason,
         model=completion.model or asked,
         response_id=completion.id or None,
-        input_tokens=usage.prompt_tokens if usage else None,
-        output_tokens=usage.completion_tokens if usage else None,
+        input_tokens=usage.prompt_tokens,
+        output_tokens=usage.completion_tokens,
     )
 
 
-def _clean(text: object) -> str:
-    return text.replace("\0", "\ufffd") if isinstance(text, str) else ""
+def _clean(text: str | None) -> str:
+    return (text or "").replace("\0", "\ufffd")
