@@ -1,4 +1,4 @@
-"""Create the view ``data_entries``: one row an interaction, in nine columns, for people and notebooks.
+"""Create the view data_entries: one row an interaction, in nine columns, for people and notebooks.
 
 ``answer`` is the answer to keep: the chosen side where a preference pair exists, and then ``rejected_answer``
 is what was said in production; else it is what was said. ``refusal``, ``guard_rating``, ``guard_model`` and

@@ -76,7 +76,10 @@ class Step(Struct, frozen=True):
 
 
 class SchemaStatus(Struct, frozen=True):
-    """Where a database stands against this release."""
+    """Where a database stands against this release; ``known`` are all of this release's revisions."""
+
+    known: tuple[str, ...]
+    """First to last."""
 
     current: str | None
     """The database's revision; None where no step has run."""
@@ -85,6 +88,14 @@ class SchemaStatus(Struct, frozen=True):
     """Known steps that have not run, in order; empty where the database is at or beyond the head."""
     unknown: tuple[str, ...]
     """Revisions of a newer release, oldest first."""
+
+    def would_undo(self, revision: str) -> tuple[str, ...]:
+        """Revisions that going to ``revision`` ("head", "base" or an id) takes back, with their rows."""
+        if self.current not in self.known or revision == "head":
+            return ()
+        ran = self.known[: self.known.index(self.current) + 1]
+        kept = () if revision == "base" else self.known[: self.known.index(revision) + 1]
+        return ran[len(kept) :][::-1]
 
 
 def release() -> str:
@@ -196,7 +207,7 @@ async def schema_status(conn: asyncpg.Connection[Any]) -> SchemaStatus:
         pending: list[Step] = []
     else:
         pending = known[names.index(current) + 1 if current is not None else 0 :]
-    return SchemaStatus(current, names[-1], tuple(pending), tuple(unknown))
+    return SchemaStatus(tuple(names), current, names[-1], tuple(pending), tuple(unknown))
 
 
 async def check_schema(conn: asyncpg.Connection[Any]) -> SchemaStatus:
@@ -270,16 +281,11 @@ def _run(
     done: list[str],
     progress: Progress,
 ) -> None:
-    names = [step.revision for step in steps(directory)]
-    target = {"head": len(names), "base": 0}.get(revision)
-    wanted = names.index(revision) + 1 if target is None else target
-    current = names.index(status.current) + 1 if status.current is not None else 0
+    down = bool(status.would_undo(revision))
     titles = {step.revision: step.title for step in steps(directory)}
 
     def plan(at: Any, _context: Any) -> Sequence[Any]:
-        if wanted >= current:
-            return directory._upgrade_revs(revision, at)
-        return directory._downgrade_revs(revision, at)
+        return directory._downgrade_revs(revision, at) if down else directory._upgrade_revs(revision, at)
 
     def note(ctx: Any, step: Any, heads: Any, run_args: Any) -> None:
         _record(ctx, step, heads, run_args)
