@@ -112,6 +112,18 @@ def test_every_package_folder_says_what_it_is_for() -> None:
         assert ast.get_docstring(ast.parse(init.read_text())), f"{init.relative_to(ROOT)} has no docstring"
 
 
+def test_test_packages_hang_together() -> None:
+    """Where the chain up to `tests` breaks, pytest imports tests/unit/NAME as NAME, and that hides the product's."""
+    inits = sorted((ROOT / "tests").rglob("__init__.py"))
+    broken = [
+        path
+        for path in inits
+        if path.parent.name != "tests" and not (path.parents[1] / "__init__.py").exists()
+    ]
+    assert broken == []
+    assert len(inits) > 2
+
+
 def test_no_tracked_file_names_a_machine_or_an_index(tracked: list[Path]) -> None:
     found = []
     for path in tracked:
