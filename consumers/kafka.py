@@ -61,7 +61,6 @@ class KafkaSource:
             **self._options,
             enable_auto_commit=False,
             auto_offset_reset="none",
-            isolation_level="read_committed",
             partition_assignment_strategy=[StickyPartitionAssignor],
         )
         try:

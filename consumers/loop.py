@@ -108,6 +108,7 @@ class ConsumerLoop:
         self._assigned: frozenset[Partition] = frozenset()
         self._group_committed: dict[Partition, int] = {}
         self._wake = asyncio.Event()
+        self._ended = asyncio.Event()
         self._stopping = False
         self._revoking = False
         self._turn = 0
@@ -127,10 +128,9 @@ class ConsumerLoop:
         """Joined, every assigned partition taken over, and none halted."""
         return self.joined and not self._unready and not any(t.halted for t in self._owned.values())
 
-    @property
-    def exhausted(self) -> bool:
-        """A finite source was read to its end."""
-        return self._source.exhausted
+    async def wait_exhausted(self) -> Literal[True]:
+        """Return when a finite source was read to its end; never for a topic."""
+        return await self._ended.wait()
 
     def wake(self) -> None:
         """Something finished: look again whether there is room."""
@@ -153,6 +153,8 @@ class ConsumerLoop:
             if now - last_commit >= self._limits.commit_interval_s:
                 last_commit = now
                 await self.commit()
+            if self._source.exhausted:
+                self._ended.set()
             try:
                 if now - last_halt_check >= self._limits.halt_check_s:
                     last_halt_check = now
@@ -386,7 +388,6 @@ class ConsumerLoop:
             if ok:
                 self._group_committed.update(moved)
 
-    async def close(self) -> None:
-        """Commit a last time and leave the group."""
-        await self.commit()
+    async def leave(self) -> None:
+        """Leave the group; idempotent. `commit` comes first: leaving does not call the rebalance listener."""
         await self._source.stop()

@@ -23,9 +23,9 @@ from consumers.tracker import PartitionTracker, Progress, Slot
 from sentinel import logs
 from sentinel.announcements import OutboxRow
 from sentinel.clock import Clock
-from sentinel.errors import FatalError, SentinelError
+from sentinel.errors import FatalError, SentinelError, UnavailableError
 from sentinel.interactions import DeadLetter, Recordable, origin_of
-from sentinel.store.engine import classify
+from sentinel.store.engine import ErrorClass, classify
 from sentinel.store.flush import Announce, Entry, Flushed, LostPartitionsError, Move, flush
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class Observer(Protocol):
     def flushed(
         self, result: Flushed, entries: Sequence[Entry], seconds: float, now: dt.datetime
     ) -> None: ...
-    def database(self, available: bool) -> None: ...
+    def database(self, *, available: bool) -> None: ...
 
 
 class _Pending(Struct, gc=False):
@@ -167,9 +167,9 @@ class Recorder:
             except LostPartitionsError as lost:
                 _log.warning("Another owner took partitions; their rows are dropped.", action="fenced")
                 self._fenced(lost.partitions)
-            except DATABASE_ERRORS as error:
+            except (*DATABASE_ERRORS, UnavailableError) as error:
                 tries += 1
-                match classify(error):
+                match _kind(error):
                     case "retry":
                         await asyncio.sleep(self._limits.retry_s)
                     case "missing_partition" if tries <= 3:
@@ -230,8 +230,8 @@ class Recorder:
             except LostPartitionsError:
                 # The next try of the whole meets the same fence and says so.
                 culprits += half
-            except DATABASE_ERRORS as error:
-                if classify(error) != "poison":
+            except (*DATABASE_ERRORS, UnavailableError) as error:
+                if _kind(error) != "poison":
                     # Not this half's fault: it goes again with the next try of the whole.
                     culprits += half
                     continue
@@ -278,6 +278,10 @@ def _planned(batch: Sequence[_Pending]) -> Iterator[list[PartitionTracker]]:
         for pending in batch:
             pending.slot.in_flush -= 1
         raise
+
+
+def _kind(error: BaseException) -> ErrorClass:
+    return "unavailable" if isinstance(error, UnavailableError) else classify(error)
 
 
 def _standing(tracker: PartitionTracker) -> Progress:
