@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import BaseModel, Field, SecretStr, model_validator
+from pydantic import BaseModel, Field, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
@@ -85,7 +85,7 @@ class Settings(BaseSettings):
         derived = derived_metrics_port(data) if isinstance(data, dict) else None
         if derived is None:
             return data
-        return {**data, "metrics": {**data.get("metrics", {}), "port": derived}}
+        return {**data, "metrics": {**_written(data.get("metrics")), "port": derived}}
 
     @model_validator(mode="after")
     def _public_names_differ(self) -> Self:
@@ -96,15 +96,22 @@ class Settings(BaseSettings):
 
 
 def derived_metrics_port(data: Mapping[str, Any]) -> int | None:
-    """Port of daemon n >= 1, where ``data`` (raw, nested) does not set one; else None."""
-    daemon, metrics = data.get("daemon", {}), data.get("metrics", {})
-    if not isinstance(daemon, Mapping) or not isinstance(metrics, Mapping) or "port" in metrics:
+    """Port of daemon n >= 1, where ``data`` (nested, not yet validated) does not set one; else None."""
+    daemon, metrics = (_written(data.get(name)) for name in ("daemon", "metrics"))
+    if "port" in metrics or not isinstance(data.get("metrics", {}), (Mapping, BaseModel)):
         return None
     try:
         instance = int(daemon.get("instance", 0))
     except (TypeError, ValueError):
         return None  # named by the field's own validation
     return FIRST_INSTANCE_PORT + instance if instance >= 1 else None
+
+
+def _written(section: Any) -> dict[str, Any]:
+    """What was set in a section, whether it is a mapping or already an object."""
+    if isinstance(section, BaseModel):
+        return section.model_dump(exclude_unset=True)
+    return dict(section) if isinstance(section, Mapping) else {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,16 +122,6 @@ class Key:
     field: FieldInfo
     types: frozenset[Any]
     """The classes that the value may have, containers by their origin."""
-
-    @property
-    def dotted(self) -> str:
-        """Name as written in documents and flags, for example ``kafka.security.protocol``."""
-        return ".".join(self.path)
-
-    @property
-    def secret(self) -> bool:
-        """Whether the value must not be shown."""
-        return SecretStr in self.types
 
     @property
     def structured(self) -> bool:

@@ -314,6 +314,25 @@ def test_variable_form_is_stable(name: str) -> None:
     assert variable_form(variable_form(name)) == variable_form(name)
 
 
+def test_a_number_that_is_none_is_named_once(tmp_path: Path) -> None:
+    message = problems(tmp_path, "daemon: {instance: first}")
+    assert message.startswith("daemon.instance: Input should be a valid integer")
+    assert "\n" not in message
+
+
+def test_a_section_that_is_no_mapping_is_named(tmp_path: Path) -> None:
+    assert "daemon: must be a mapping" in problems(tmp_path, None, "daemon=3")
+    assert "site.yaml: is not UTF-8" in problems_of_bytes(tmp_path, b"\xff\xfe")
+
+
+def problems_of_bytes(tmp_path: Path, content: bytes) -> str:
+    config = tmp_path / "site.yaml"
+    config.write_bytes(content)
+    with pytest.raises(ConfigurationError) as caught:
+        load(config, environ={})
+    return str(caught.value)
+
+
 def test_the_service_manager_is_heard_only_where_it_speaks_to_this_process() -> None:
     assert service_manager({}).notify_socket is None
     there = service_manager({"NOTIFY_SOCKET": "@x", "WATCHDOG_USEC": "30000000"})

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr, ValidationError
 
-from sentinel.settings import Settings
+from sentinel.settings import Daemon, MetricsServer, Settings
 from sentinel.settings.root import keys
 
 
@@ -45,6 +45,12 @@ def test_each_instance_has_a_metrics_port(instance: int | str, port: int) -> Non
     assert settings.metrics.port == port
     chosen = Settings.model_validate({"daemon": {"instance": instance}, "metrics": {"port": 9000}})
     assert chosen.metrics.port == 9000
+
+
+def test_the_metrics_port_follows_the_instance_of_ready_made_sections_too() -> None:
+    settings = Settings(daemon=Daemon(instance=3), metrics=MetricsServer(host="::1"))
+    assert (settings.metrics.host, settings.metrics.port) == ("::1", 8013)
+    assert Settings(daemon=Daemon(instance=3), metrics=MetricsServer(port=0)).metrics.port == 0
 
 
 TLS = {"protocol": "SSL"}
