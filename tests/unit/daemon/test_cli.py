@@ -1,9 +1,9 @@
 from __future__ import annotations
 
 import json
+import resource
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -275,16 +275,16 @@ def test_every_registered_subcommand_of_ours_loads() -> None:
         assert callable(entry.load()), entry.name
 
 
-def best_of(times: int, arguments: Sequence[str]) -> float:
+def cpu_seconds(arguments: Sequence[str]) -> float:
+    """Least CPU time of three runs: the wall clock of a busy machine says nothing about the program."""
     best = 60.0
-    for _ in range(times):
-        start = time.perf_counter()
+    for _ in range(3):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         python(*arguments)
-        best = min(best, time.perf_counter() - start)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        best = min(best, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
     return best
 
 
-def test_help_takes_less_than_four_tenths_of_a_second_more_than_python_itself() -> None:
-    bare = best_of(3, ["-c", "pass"])
-    page = best_of(5, ["-m", "daemon.cli", "--help"])
-    assert page - bare < 0.4
+def test_the_help_page_takes_less_than_four_tenths_of_a_second() -> None:
+    assert 0.0 < cpu_seconds(["-m", "daemon.cli", "--help"]) < 0.4
