@@ -93,7 +93,7 @@ def make_guard(settings: Settings, clock: Clock) -> HttpGuard:
         connect_timeout=guard.connect_timeout_s,
         total_timeout=guard.timeout_s,
         attempts=guard.attempts,
-        windows=WindowSize(guard.max_text_chars, guard.window_overlap_chars),
+        windows=WindowSize(text=guard.max_text_chars, overlap=guard.window_overlap_chars),
     )
     return HttpGuard(options, load_grammar(guard.grammar), clock=clock)
 
@@ -153,6 +153,7 @@ class Intake:
         writer_tick: Callable[[], None],
         wrote: Callable[[Flushed], None],
         owner: str | None = None,
+        default_format: str | None = None,
     ) -> None:
         self.observation = Observation(metrics, clock)
         self.connect = make_connect(engine)
@@ -167,7 +168,14 @@ class Intake:
             on_change=lambda state: self.observation.breaker("guard", state),
         )
         consumer, kafka = settings.consumer, settings.kafka
-        output = FindingOutput(topic=kafka.findings_topic, include_text=settings.findings.include_text)
+        findings = settings.findings
+        output = FindingOutput(
+            topic=kafka.findings_topic,
+            document=findings.document,
+            evaluation=findings.evaluation,
+            evaluation_topic=findings.evaluation_topic,
+            include_text=findings.include_text,
+        )
         version_here = code_version()
         self.recorder = Recorder(
             self.connect,
@@ -204,7 +212,7 @@ class Intake:
             observer=self.observation,
         )
         self.pipeline = Pipeline(
-            decoder(decode, kafka.topic_formats),
+            decoder(decode, kafka.topic_formats, default_format),
             self.scorer,
             self.recorder,
             max_record_bytes=consumer.max_record_bytes,

@@ -9,6 +9,8 @@ from uuid import UUID
 from msgspec import Struct
 
 from sentinel.events import Message
+from sentinel.pairs import PreferencePair
+from sentinel.verdicts import Verdict
 
 
 class RepromptState(StrEnum):
@@ -19,11 +21,11 @@ class RepromptState(StrEnum):
     SAFE = "safe"
     """An attempt was scored safe; a preference pair exists."""
     UNSAFE = "unsafe"
-    """Every attempt stayed unsafe or unreadable; no pair."""
+    """No attempt was called safe; no pair."""
     FAILED = "failed"
-    """Given up after the allowed number of claims."""
+    """Given up: no attempt could be judged, or the allowed number of claims is used up."""
     SKIPPED = "skipped"
-    """Not re-prompted: no served model matches, or re-prompting is off."""
+    """Not re-prompted: no served model matches or can be asked, the texts are gone, or re-prompting is off."""
 
 
 class Finding(Struct, frozen=True, kw_only=True):
@@ -57,9 +59,19 @@ class ClaimedFinding(Struct, frozen=True, kw_only=True):
     claims: int
     served_model: str
     served_by: str | None
+    """Adapter that gave the unsafe answer, where it is known."""
+    incumbent: str | None
+    """Adapter promoted for the served model now, None for the base."""
+    model: str | None
+    """The model's name in the event."""
     messages: tuple[Message, ...]
     response: str
     rejected_guard_id: str
+
+    @property
+    def rejected_generator(self) -> str:
+        """The best name there is for the weights that gave the unsafe answer."""
+        return self.served_by or self.model or self.served_model
 
 
 class RepromptAttempt(Struct, frozen=True, kw_only=True):
@@ -74,3 +86,13 @@ class RepromptAttempt(Struct, frozen=True, kw_only=True):
     unsafe: bool | None
     """None where the guard's answer could not be read."""
     error: str = ""
+
+
+class RepromptResult(Struct, frozen=True, kw_only=True):
+    """What became of a claimed finding; stored as a whole or not at all."""
+
+    state: RepromptState
+    attempts: tuple[RepromptAttempt, ...] = ()
+    verdicts: tuple[Verdict, ...] = ()
+    """On the attempts' answers, with the attempt's number."""
+    pair: PreferencePair | None = None

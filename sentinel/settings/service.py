@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, SecretStr, field_validator, model_validator
 
-from sentinel.settings.section import Count, Days, Port, Seconds, Section
+from sentinel.settings.section import Count, Days, Port, Seconds, Section, Topic
 
 _PLAIN_SCHEMES = ("postgresql://", "postgres://")
 _SCHEME = "postgresql+asyncpg://"
@@ -74,6 +74,14 @@ class Findings(Section):
     """What leaves the product about a finding."""
 
     include_text: bool = Field(False, description="Whether findings on the topic carry prompt and response.")
+    document: bool = Field(True, description="Announce each finding as a JSON document.")
+    evaluation: bool = Field(
+        True, description="Announce each finding as OpenTelemetry's gen_ai.evaluation.result (OTLP/JSON)."
+    )
+    evaluation_topic: Topic | None = Field(
+        None,
+        description="Topic of those log events; none: kafka.findings_topic. An OTLP receiver needs its own.",
+    )
 
 
 class MetricsServer(Section):
