@@ -6,11 +6,12 @@ Environment:  SENTINEL_TEST_DATABASE_URL   use this PostgreSQL (a superuser's UR
               SENTINEL_TEST_KAFKA          use this broker (bootstrap servers, no security)
               KAFKA_HOME                   start Apache Kafka from here
               SENTINEL_TEST_REQUIRE_KAFKA  1: a test that needs Kafka fails where there is none
-Helpers:      free_port, wait_until (tests.support.waiting has the same as a function)
+Helpers:      logs_quiet, free_port, wait_until (tests.support.waiting has the same as a function)
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import tempfile
@@ -195,6 +196,14 @@ def broker(request: pytest.FixtureRequest) -> Broker:
 
 
 @pytest.fixture
+def logs_quiet(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """Fail a test that passed while something logged an error: swallowed is not handled."""
+    yield
+    loud = [record for record in caplog.get_records("call") if record.levelno >= logging.ERROR]
+    assert not loud, [f"{record.name}: {record.getMessage()}" for record in loud]
+
+
+@pytest.fixture
 def free_port() -> int:
     """A TCP port on 127.0.0.1 that nobody uses at this moment."""
     return _free_port()
@@ -202,5 +211,5 @@ def free_port() -> int:
 
 @pytest.fixture
 def wait_until() -> WaitUntil:
-    """``await wait_until(predicate, timeout=10)``: polls a plain or async predicate, returns its value."""
+    """Poll a plain or an async predicate until it gives something true."""
     return _wait_until

@@ -132,12 +132,12 @@ class EmbeddedPostgres:
             raise
 
     def stop(self) -> None:
-        """Shut down in order: open transactions roll back, a checkpoint is written. No error if not running."""
+        """Shut down in order: open transactions roll back, a checkpoint is written. Running or not."""
         self._end(signal.SIGINT)
         self._unlock()
 
     def kill(self) -> None:
-        """End every process at once, as a power cut would; the next start recovers. The owner's lock stays."""
+        """End every process at once, as a power cut would; the next start recovers. The lock is kept."""
         for process in self._family():
             with suppress(psutil.NoSuchProcess):
                 process.kill()
@@ -317,10 +317,7 @@ class EmbeddedPostgres:
         if self._process is None:
             return
         self.resume()  # a frozen process takes no signal but SIGKILL
-        self._process.signal(number)
-        if not self._process.wait(_STOP_SECONDS):
-            self._process.signal(signal.SIGKILL)
-            self._process.wait(_STOP_SECONDS)
+        self._process.end(number, _STOP_SECONDS)
         self._process = None
 
     def _stop_orphan(self) -> None:

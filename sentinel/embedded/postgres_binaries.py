@@ -90,8 +90,8 @@ def choose_account(data: Path, programs: Path) -> ServerAccount:
     setpriv = shutil.which("setpriv")
     if setpriv is None:
         raise ConfigurationError(
-            f"PostgreSQL cannot run as root, and {entry.pw_name} may not pass {closed}: work as another user, "
-            f"choose a folder that others may pass, or install util-linux (setpriv)"
+            f"PostgreSQL cannot run as root, and {entry.pw_name} may not pass {closed}: "
+            "work as another user, choose a folder that others may pass, or install util-linux (setpriv)"
         )
     capability = "+dac_override"
     return ServerAccount(

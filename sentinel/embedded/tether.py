@@ -8,6 +8,7 @@ signals the child. The shell costs one small process and works on every POSIX sy
 
 from __future__ import annotations
 
+import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -54,6 +55,7 @@ class TetheredProcess:
             self._popen: subprocess.Popen[bytes] = subprocess.Popen(
                 ["/bin/sh", "-c", _SCRIPT, on_owner_death, *map(str, command)],
                 stdin=subprocess.PIPE,
+                bufsize=0,  # a buffered pipe whose reader is gone cannot be closed without an error
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 cwd=cwd,
@@ -78,6 +80,14 @@ class TetheredProcess:
         """Send a signal; a child that has ended is left alone."""
         self._popen.send_signal(number)
 
+    def end(self, number: int, timeout: float) -> None:
+        """Send ``number`` (a frozen child is woken first) and SIGKILL if that took over ``timeout`` seconds."""
+        self.signal(signal.SIGCONT)
+        self.signal(number)
+        if not self.wait(timeout):
+            self.signal(signal.SIGKILL)
+            self.wait(timeout)
+
     def wait(self, timeout: float) -> bool:
         """Wait up to ``timeout`` seconds; whether it has ended."""
         with suppress(subprocess.TimeoutExpired):
@@ -93,6 +103,4 @@ class TetheredProcess:
         # The waiting shell may be gone already (killed with everything else).
         with suppress(BrokenPipeError):
             pipe.write(b"\n")
-            pipe.flush()
-        with suppress(BrokenPipeError):
-            pipe.close()
+        pipe.close()

@@ -7,8 +7,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from confluent_kafka import Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +18,7 @@ class Record:
 
     value: bytes | None
     key: bytes | None = None
-    headers: list[tuple[str, bytes | None]] = field(default_factory=list)
+    headers: list[tuple[str, str | bytes | None]] = field(default_factory=list)
     timestamp: int = 0
     partition: int = -1
 
@@ -114,12 +115,14 @@ class KafkaClient:
 
     def end_offsets(self, topic: str, partitions: int) -> dict[int, int]:
         """The next offset of each partition."""
-        from confluent_kafka.admin import OffsetSpec
-
-        asked = {TopicPartition(topic, number): OffsetSpec.latest() for number in range(partitions)}
-        return {
-            tp.partition: answer.result(15).offset for tp, answer in self.admin.list_offsets(asked).items()
-        }
+        consumer = Consumer(self._settings | {"group.id": "sentinel-tests"})
+        try:
+            return {
+                number: consumer.get_watermark_offsets(TopicPartition(topic, number), timeout=15)[1]
+                for number in range(partitions)
+            }
+        finally:
+            consumer.close()
 
     def close(self) -> None:
         if self._producer is not None:

@@ -114,7 +114,7 @@ class KafkaServer:
         self._end(signal.SIGTERM)
 
     def kill(self) -> None:
-        """kill -9; the data stays."""
+        """As ``kill -9`` does; the data stays."""
         self._end(signal.SIGKILL)
 
     def restart(self) -> None:
@@ -134,11 +134,7 @@ class KafkaServer:
         process, self._process = self._process, None
         if process is None:
             return
-        process.signal(signal.SIGCONT)
-        process.signal(number)
-        if not process.wait(30):
-            process.signal(signal.SIGKILL)
-            process.wait(30)
+        process.end(number, 30)
 
     def _format(self, properties: Path) -> None:
         command = [

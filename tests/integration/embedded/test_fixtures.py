@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncpg
-from aiokafka import AIOKafkaConsumer
+from aiokafka import AIOKafkaConsumer, ConsumerRecord
 
 from tests.support.brokers import Broker
 from tests.support.kafka_client import Record
@@ -43,7 +43,7 @@ async def test_records_come_back_as_written(broker: Broker) -> None:
     )  # fmt: skip
     await consumer.start()
     try:
-        found = {}
+        found: dict[tuple[int, int], ConsumerRecord[bytes, bytes]] = {}
         while len(found) < 3:
             for records in (await consumer.getmany(timeout_ms=500)).values():
                 found |= {(record.partition, record.offset): record for record in records}
