@@ -50,7 +50,7 @@ class RetryBudget:
     Every success earns ``share`` of a retry, up to ``reserve``; every retry costs one.
     """
 
-    def __init__(self, share: float = 0.2, reserve: float = 50.0) -> None:
+    def __init__(self, share: float = 0.5, reserve: float = 50.0) -> None:
         self._share = share
         self._reserve = reserve
         self._left = reserve

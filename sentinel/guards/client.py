@@ -18,7 +18,7 @@ from sentinel.errors import GuardOutputError, PoisonError, SlowDownError, Unavai
 from sentinel.events import Message
 from sentinel.guards.base import GuardFailure, GuardGrammar, GuardRequest, Judgement
 from sentinel.guards.windows import WindowSize, fits, windows, worst
-from sentinel.guards.wire import PathMissingError, Reply, Wire
+from sentinel.guards.wire import PathMissingError, Reply, TimedOutError, Wire
 from sentinel.ids import guard_id
 from sentinel.verdicts import Assessment, Label, Role
 
@@ -46,7 +46,7 @@ class GuardOptions(Struct, frozen=True, kw_only=True):
     """Conversations in one request."""
     max_batch_chars: int = 1_000_000
     """Characters of judged text and context in one request; one text that is longer goes alone."""
-    max_in_flight: int = 32
+    max_in_flight: int = 256
     """Requests at the server at once; in single mode, this many conversations."""
     connect_timeout: float = 5.0
     total_timeout: float = 60.0
@@ -184,6 +184,8 @@ class HttpGuard:
             except SlowDownError as error:
                 self._hold_off(error)
                 return False
+            except TimedOutError:
+                return False
             except (UnavailableError, GuardOutputError, PoisonError):
                 continue
             if self._read(PROBE, reply).label is not Label.UNPARSEABLE:
@@ -253,7 +255,8 @@ class HttpGuard:
                 if self._options.mode == "auto":
                     self._batched = None
                 raise
-            except PoisonError:
+            except (PoisonError, TimedOutError):
+                # Asking a server again that hangs costs as long again before the outage is seen.
                 break
             except (UnavailableError, GuardOutputError):
                 if attempt + 1 == self._options.attempts or not self._budget.spend():

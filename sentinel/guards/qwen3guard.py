@@ -107,9 +107,8 @@ def _inert(text: str) -> str:
     """``text`` without U+0000 and with the template's own markup broken by a blank."""
     if "\0" in text:
         text = text.replace("\0", "\ufffd")
-    if "<|" in text:
+    if "<" in text:
         text = text.replace("<|", "< |")
-    if "CONVERSATION>" in text:
         text = text.replace("<BEGIN CONVERSATION>", "< BEGIN CONVERSATION>")
         text = text.replace("<END CONVERSATION>", "< END CONVERSATION>")
     return text

@@ -15,7 +15,7 @@ from sentinel.verdicts import Assessment, Label
 _BADNESS: Final = {Label.SAFE: 0, Label.CONTROVERSIAL: 1, Label.UNPARSEABLE: 2, Label.UNSAFE: 3}
 
 
-class WindowSize(Struct, frozen=True, gc=False):
+class WindowSize(Struct, frozen=True, kw_only=True, gc=False):
     """How much text one guard call may hold, in characters (a token of Qwen3 is 3 to 4 in English, 1 to 2 in
     Chinese; the client halves a window that the server calls too long).
     """
@@ -29,7 +29,7 @@ class WindowSize(Struct, frozen=True, gc=False):
 
     def halved(self) -> WindowSize:
         """The next smaller size, for a server that says the text is too long."""
-        return WindowSize(max(self.text // 2, 2), self.context // 2, self.overlap // 2)
+        return WindowSize(text=max(self.text // 2, 2), context=self.context // 2, overlap=self.overlap // 2)
 
 
 def cut(text: str, size: int, overlap: int) -> list[str]:

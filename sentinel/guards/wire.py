@@ -11,6 +11,7 @@ import aiohttp
 import msgspec
 import orjson
 from msgspec import Struct
+from yarl import URL
 
 from sentinel.backoff import retry_after_seconds
 from sentinel.clock import Clock
@@ -31,6 +32,10 @@ _REFUSED: Final = frozenset({400, 413, 422})
 
 class PathMissingError(UnavailableError):
     """The server knows the path not (404, 405, 501), or knows no model of that name."""
+
+
+class TimedOutError(UnavailableError):
+    """No whole answer within the time limit."""
 
 
 class Reply(Struct, frozen=True, gc=False):
@@ -82,8 +87,8 @@ class Wire:
         clock: Clock,
     ) -> None:
         root = base_url.rstrip("/").removesuffix("/v1")
-        self._single_url = root + SINGLE_PATH
-        self._batch_url = root + BATCH_PATH
+        self._single_url = URL(root + SINGLE_PATH)
+        self._batch_url = URL(root + BATCH_PATH)
         self._tail = b"," + orjson.dumps({"model": model, **parameters})[1:]
         self._headers = {
             "Content-Type": "application/json",
@@ -114,12 +119,13 @@ class Wire:
             PoisonError: the server refuses this request (400, 413, 422); the reason is ``guard_error``.
             SlowDownError: 429, or 503 with Retry-After.
             PathMissingError: 404, 405 or 501.
-            UnavailableError: no connection, no answer in time, any other status but 200.
+            TimedOutError: no whole answer in time.
+            UnavailableError: no connection, any other status but 200.
             GuardOutputError: 200 with a body that is not a chat completion, or is too large.
         """
         return _replies(await self._post(self._single_url, conversation, timeout_s), 1)[0]
 
-    async def _post(self, url: str, messages: object, timeout_s: float | None = None) -> bytes:
+    async def _post(self, url: URL, messages: object, timeout_s: float | None = None) -> bytes:
         if self._session is None:
             self._session = aiohttp.ClientSession(
                 # In-flight calls are bounded by the client's own semaphore; time spent waiting for a free
@@ -147,7 +153,7 @@ class Wire:
                     return answer
                 raise self._error(response)
         except TimeoutError as error:
-            raise UnavailableError(f"the guard did not answer within {timeout.total} s") from error
+            raise TimedOutError(f"the guard did not answer within {timeout.total} s") from error
         except (aiohttp.ClientError, OSError) as error:
             raise UnavailableError(f"the guard cannot be reached: {type(error).__name__}") from error
 

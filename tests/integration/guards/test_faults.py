@@ -316,3 +316,19 @@ async def test_request_is_greedy_marked_and_names_the_model(make_guard: MakeGuar
     ]
     assert headers["Authorization"] == "Bearer s3cret"
     assert headers["x-sentinel-origin"] == "guard"
+
+
+async def test_a_hanging_guard_is_known_after_one_time_limit_and_a_probe(
+    scripted: ScriptedGuard, make_guard: MakeGuard
+) -> None:
+    guard = make_guard(total_timeout=0.5, probe_timeout=0.2)
+    await guard.start()
+    scripted.set_faults(hang_rate=1.0)
+    before = scripted.stats.requests
+    start = time.monotonic()
+    calls = [guard.assess([response("fine"), prompt("fine")]) for _ in range(20)]
+    results = await asyncio.gather(*calls, return_exceptions=True)
+    assert [type(result) for result in results] == [UnavailableError] * 20
+    assert time.monotonic() - start < 2
+    # Calls that fail together share their probes.
+    assert scripted.stats.requests - before <= 20 + 2
