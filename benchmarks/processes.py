@@ -106,6 +106,11 @@ class Program:
         """Processor seconds of the tree so far."""
         return cpu_seconds(self.pid)
 
+    def kill(self) -> None:
+        """SIGKILL to the program's whole session, at this instant."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
+
     async def stop(self) -> None:
         """End the tree: SIGTERM, then SIGKILL to the session for whatever is left."""
         if self._popen is None:

@@ -168,7 +168,7 @@ class ConsumerLoop:
             except PositionLostError as lost:
                 self._retake(lost.partitions)
             except UnavailableError as error:
-                _log.warning("A part of the intake is away; trying again.", action="outage", error=str(error))
+                _log.warning("A part of the intake is away; trying again.", action="outage", error=error)
                 self._on_failure(error)
                 await self._pause(1.0)
 

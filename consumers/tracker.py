@@ -105,7 +105,9 @@ class PartitionTracker:
             return Progress(self.next_offset, self.next_offset, None, 0, 0, settled)
         target = last.offset + 1
         holes = target - self.next_offset - passed
-        return Progress(self.next_offset, target, last.timestamp_ms, passed, holes, settled)
+        # A record without a timestamp cannot be recognised again: nothing is compared after a takeover.
+        timestamp = last.timestamp_ms if last.timestamp_ms >= 0 else None
+        return Progress(self.next_offset, target, timestamp, passed, holes, settled)
 
     def passes(self, slot: Slot, progress: Progress) -> bool:
         """Whether the planned move goes past this slot's record."""

@@ -12,9 +12,9 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from contextlib import AsyncExitStack, suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from prometheus_client import CollectorRegistry
 
@@ -55,6 +55,7 @@ class Service:
         guard: Guard | None = None,
         source: Source | None = None,
         engine: AsyncEngine | None = None,
+        default_format: str | None = None,
     ) -> None:
         self.settings = settings
         self.clock: Clock = clock or SystemClock()
@@ -81,6 +82,7 @@ class Service:
             poller_tick=self.supervisor.ticker("poller"),
             writer_tick=self.supervisor.ticker("writer"),
             wrote=self._wrote,
+            default_format=default_format,
         )
         self.health = HealthServer(
             settings.metrics.host,
@@ -177,20 +179,21 @@ class Service:
 
     async def _wait(self, tasks: Iterable[asyncio.Task[None]], *, until_exhausted: bool) -> None:
         """Return when asked to stop; re-raise what ended a task before."""
-        ends = [self.stopping.wait()]
+        ends: list[Coroutine[Any, Any, bool]] = [self.stopping.wait()]
         if until_exhausted:
             ends.append(self.intake.loop.wait_exhausted())
-        waiting = [asyncio.create_task(end, name="end") for end in ends]
+        waiting = [asyncio.create_task(coroutine, name="end") for coroutine in ends]
         watched = list(tasks)
+        everything: list[asyncio.Task[Any]] = [*waiting, *watched]
         try:
-            await asyncio.wait([*waiting, *watched], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(everything, return_when=asyncio.FIRST_COMPLETED)
             for task in watched:
                 if task.done():
                     await task
                     raise FatalError(f"the task {task.get_name()!r} ended by itself")
         finally:
-            for task in waiting:
-                task.cancel()
+            for end in waiting:
+                end.cancel()
 
     async def _stop_in_order(self, running: dict[str, asyncio.Task[None]]) -> bool:
         consumer = self.settings.consumer

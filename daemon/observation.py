@@ -132,7 +132,8 @@ class Observation:
     def _ages(self, new: Sequence[Interaction]) -> None:
         stored_ms = self._clock.now().timestamp() * 1000
         for row in new:
-            self._metrics.event_age.observe(max(0.0, (stored_ms - row.event.received_ms) / 1000))
+            if row.event.received_ms >= 0:
+                self._metrics.event_age.observe(max(0.0, (stored_ms - row.event.received_ms) / 1000))
 
     def _findings(self, finding_ids: Sequence[UUID], found: Sequence[Interaction]) -> None:
         self._metrics.llm_unsafe_prompts.inc(len(found))

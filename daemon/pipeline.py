@@ -112,12 +112,14 @@ class Pipeline:
 
 
 def decoder(
-    decode: Callable[[RawRecord, str | None], Sequence[Item]], topic_formats: Mapping[str, str]
+    decode: Callable[[RawRecord, str | None], Sequence[Item]],
+    topic_formats: Mapping[str, str],
+    default_format: str | None = None,
 ) -> Decode:
-    """`consumers.formats.decode` with each topic's own default format."""
+    """`consumers.formats.decode` with each topic's own default format, else ``default_format``."""
 
     def bound(record: RawRecord) -> Sequence[Item]:
-        return decode(record, topic_formats.get(record.topic))
+        return decode(record, topic_formats.get(record.topic, default_format))
 
     return bound
 

@@ -24,6 +24,9 @@ REPLAY_TOKEN_HEADER = "sentinel-replay-token"  # noqa: S105  # a header's name
 REPLAY_ITEM_HEADER = "sentinel-replay-item"
 """Kafka header of a replayed dead letter: the only item of the record that is meant; the others were kept."""
 
+NO_TIMESTAMP = -1
+"""Log timestamp of a record that has none (Kafka's NO_TIMESTAMP)."""
+
 Headers = tuple[tuple[str, bytes | None], ...]
 
 
@@ -80,7 +83,7 @@ class PromptEvent(Struct, frozen=True, kw_only=True):
     response: str
     response_extra: str = ""
     received_ms: int = 0
-    """The record's log timestamp, milliseconds since the epoch."""
+    """The record's log timestamp, milliseconds since the epoch; negative where it has none."""
     event_time: dt.datetime | None = None
     source: str | None = None
     tenant: str | None = None

@@ -305,7 +305,7 @@ async def _insert_rows(
     await conn.execute(
         rows.INSERT_INTERACTIONS,
         day,
-        *rows.columns((rows.interaction_row(event_id, row, c) for event_id, row, c in new), 32),
+        *rows.columns((rows.interaction_row(event_id, row, c, now) for event_id, row, c in new), 32),
     )
     await conn.execute(
         rows.INSERT_TEXTS, day, *rows.columns((rows.text_row(event_id, row) for event_id, row, _ in new), 5)

@@ -85,3 +85,13 @@ async def owned_halts(
         [p[2] for p in partitions],
     )
     return {(row["topic"], row["partition"]): (row["halted"], row["bad_allowance"]) for row in rows}
+
+
+async def sums_of(conn: Connection, topic: str) -> dict[str, int]:
+    """Items of a topic by ``outcome`` or ``outcome(reason)``, all incarnations and partitions together."""
+    rows = await conn.fetch(
+        "SELECT outcome, reason, sum(n)::bigint AS n FROM partition_outcomes WHERE topic = $1"
+        " GROUP BY outcome, reason ORDER BY outcome, reason",
+        topic,
+    )
+    return {f"{r['outcome']}({r['reason']})" if r["reason"] else r["outcome"]: r["n"] for r in rows}

@@ -101,13 +101,13 @@ def _scored(row: Interaction) -> bool | None:
     return row.unsafe if row.outcome.value == "stored" else None
 
 
-def interaction_row(event_id: UUID, row: Interaction, collided: bool) -> tuple[Any, ...]:
+def interaction_row(event_id: UUID, row: Interaction, collided: bool, now: dt.datetime) -> tuple[Any, ...]:
     """Values of one interaction in the order of `INSERT_INTERACTIONS`, the day left out."""
     event = row.event
     prompt, response = row.prompt_verdict, row.response_verdict
     return (
         event_id,
-        _EPOCH + dt.timedelta(milliseconds=event.received_ms) if event.received_ms >= 0 else _EPOCH,
+        _EPOCH + dt.timedelta(milliseconds=event.received_ms) if event.received_ms >= 0 else now,
         event.event_time,
         event.format,
         event.source,
