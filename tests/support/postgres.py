@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib
-import importlib.util
-import inspect
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -13,21 +10,12 @@ from contextlib import asynccontextmanager
 import asyncpg
 from sqlalchemy.engine import make_url
 
+from sentinel.store.migrate import migrate
+
 
 def apply_migrations(url: str) -> None:
-    """``sentinel.store.migrate.migrate(url)``, sync or async; call it outside a running loop.
-
-    Until that module exists the database stays empty.
-    """
-    if importlib.util.find_spec("sentinel.store.migrate") is None:
-        return
-    outcome = importlib.import_module("sentinel.store.migrate").migrate(url)
-    if inspect.isawaitable(outcome):
-
-        async def wait() -> None:
-            await outcome
-
-        asyncio.run(wait())
+    """Bring the database to the newest schema; blocks, outside a running loop only."""
+    asyncio.run(migrate(url))
 
 
 def libpq_url(url: str) -> str:

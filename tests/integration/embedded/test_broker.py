@@ -95,7 +95,9 @@ async def test_a_topic_can_be_made_anew(embedded_broker: Embedded) -> None:
 # What it says it cannot do: these fail when librdkafka learns it, and the capability may then be granted.
 
 
-async def test_not_durable_acknowledged_records_vanish_beyond_five_megabytes(embedded_broker: Embedded) -> None:
+async def test_not_durable_acknowledged_records_vanish_beyond_five_megabytes(
+    embedded_broker: Embedded,
+) -> None:
     assert not EMBEDDED.durable
     topic = embedded_broker.create_topic(partitions=1)
     assert len(embedded_broker.produce(topic, [os.urandom(500_000) for _ in range(16)])) == 16

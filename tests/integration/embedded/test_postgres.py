@@ -33,7 +33,7 @@ time.sleep(120)
 
 @pytest.fixture
 def folder(server_folder: Path, request: pytest.FixtureRequest) -> Path:
-    return server_folder / request.node.name
+    return server_folder / str(request.node.name)
 
 
 @pytest.fixture
