@@ -39,6 +39,18 @@ async def test_a_connection_is_asyncpgs_in_utc_under_our_name(engine: AsyncEngin
         assert not conn.is_in_transaction()
 
 
+async def test_it_works_without_prepared_statements(database_url: str) -> None:
+    """As behind a pooler that hands each transaction to another session."""
+    engine = create_engine(Database(url=SecretStr(database_url), statement_cache_size=0))
+    async with raw_connection(engine) as conn:
+        for number in range(3):
+            assert await conn.fetchval("SELECT $1::int + 1", number) == number + 1
+        assert await conn.fetchval("SELECT count(*) FROM pg_prepared_statements WHERE NOT from_sql") <= 1
+    async with engine.connect() as connection:
+        assert (await connection.execute(text("SELECT 1"))).scalar() == 1
+    await engine.dispose()
+
+
 async def test_a_connection_returns_to_the_pool(engine: AsyncEngine) -> None:
     async with raw_connection(engine) as conn:
         first = await conn.fetchval("SELECT pg_backend_pid()")

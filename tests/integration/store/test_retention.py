@@ -12,9 +12,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from sentinel.clock import ManualClock
 from sentinel.settings import Retention
 from sentinel.store import retention as module
-from sentinel.store.engine import raw_connection
+from sentinel.store.engine import classify, raw_connection
 from sentinel.store.orphans import CHECKS, find_orphans
-from sentinel.store.partitions import ensure_partitions, existing_days
+from sentinel.store.partitions import ensure_partitions, existing_days, partitions
 from sentinel.store.retention import LOCK_ID, Maintained, maintain
 from sentinel.store.tables import PARTITIONED
 from tests.integration.store.samples import add_event, add_finding, add_verdict
@@ -126,6 +126,32 @@ async def test_an_interrupted_detach_is_finished_by_the_next_run(
     done = await maintain(engine, TERMS, CLOCK)
     assert f"interactions_{ago(7):%Y%m%d}" in done.partitions_dropped
     assert await existing_days(conn, "interactions") == [ago(n) for n in range(5, -3, -1)]
+
+
+async def test_a_run_whose_session_is_killed_is_finished_by_the_next(
+    engine: AsyncEngine, conn: Conn, other: Conn, wait_until: WaitUntil
+) -> None:
+    """A reader's transaction holds the first DETACH in its waiting half; there the session dies."""
+    await _ten_days(conn)
+    async with other.transaction():
+        await other.fetchval("SELECT count(*) FROM interaction_texts")
+        run = asyncio.create_task(maintain(engine, TERMS, CLOCK))
+
+        async def detaching() -> int | None:
+            pid: int | None = await conn.fetchval(
+                "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND state = 'active'"
+                " AND wait_event_type = 'Lock' AND query LIKE '%DETACH%CONCURRENTLY%' AND pid <> pg_backend_pid()"
+            )
+            return pid
+
+        assert await conn.fetchval("SELECT pg_terminate_backend($1)", await wait_until(detaching))
+        with pytest.raises(Exception) as caught:  # noqa: PT011 -- which one is the question
+            await run
+        assert classify(caught.value) == "unavailable"
+    assert (await partitions(conn, "interaction_texts"))[0].detaching
+    done = await maintain(engine, TERMS, CLOCK)
+    assert len(done.partitions_dropped) == 7 + 3 * 4
+    assert await find_orphans(conn) == dict.fromkeys(CHECKS, 0)
 
 
 async def test_a_table_left_behind_is_dropped_by_the_next_run(engine: AsyncEngine, conn: Conn) -> None:

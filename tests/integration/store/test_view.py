@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
 import json
+from collections.abc import AsyncIterator, Iterator
 from typing import Any, TypeAlias
 
 import asyncpg
@@ -9,6 +11,7 @@ import pytest
 
 from sentinel.store.partitions import ensure_partitions
 from tests.integration.store.samples import DAY, add_event, add_finding, add_pair
+from tests.support.postgres import Databases, libpq_url
 
 Conn: TypeAlias = "asyncpg.Connection[Any]"
 
@@ -26,7 +29,7 @@ COLUMNS = [
 NOON = dt.datetime.combine(DAY, dt.time(12), dt.UTC)
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 async def day(conn: Conn) -> None:
     await ensure_partitions(conn, DAY, 0)
 
@@ -43,6 +46,7 @@ async def test_nine_columns(conn: Conn) -> None:
     assert [tuple(row) for row in rows] == COLUMNS
 
 
+@pytest.mark.usefixtures("day")
 async def test_a_safe_answer(conn: Conn) -> None:
     event_id = await add_event(conn, prompt="How do I boil an egg?", response="In hot water.")
     row = await conn.fetchrow("SELECT * FROM data_entries WHERE prompt_id = $1", str(event_id))
@@ -60,6 +64,7 @@ async def test_a_safe_answer(conn: Conn) -> None:
     }
 
 
+@pytest.mark.usefixtures("day")
 async def test_a_finding_without_and_with_a_pair(conn: Conn) -> None:
     event_id = await add_event(conn, label="unsafe", prompt="p", response="bad")
     finding_id = await add_finding(conn, DAY, event_id)
@@ -71,6 +76,7 @@ async def test_a_finding_without_and_with_a_pair(conn: Conn) -> None:
     assert await _entries(conn) == [("p", "first good", "bad", False, "unsafe", "guard-a", "model-a", NOON)]
 
 
+@pytest.mark.usefixtures("day")
 async def test_the_prompt_is_the_last_thing_that_the_user_said(conn: Conn) -> None:
     await add_event(
         conn,
@@ -85,12 +91,14 @@ async def test_the_prompt_is_the_last_thing_that_the_user_said(conn: Conn) -> No
     assert [row[0] for row in await _entries(conn)] == ["And now?"]
 
 
+@pytest.mark.usefixtures("day")
 async def test_an_unscored_answer_has_no_rating(conn: Conn) -> None:
     await add_event(conn, label=None, refusal=None)
     ((_, answer, rejected, refusal, rating, *_),) = await _entries(conn)
     assert (answer, rejected, refusal, rating) == ("In hot water.", None, None, None)
 
 
+@pytest.mark.usefixtures("day")
 async def test_expired_texts_leave_the_rest(conn: Conn) -> None:
     event_id = await add_event(conn, label="unsafe", response="bad")
     await add_pair(conn, await add_finding(conn, DAY, event_id), event_id, "good", "bad")
@@ -123,9 +131,9 @@ async def _indexes(conn: Conn, query: str, *args: object) -> set[str]:
     }
 
 
-@pytest.fixture
-async def many(conn: Conn) -> Conn:
+async def _fill(conn: Conn) -> None:
     """20,000 events of one day, one in fifty unsafe, and as many outbox rows, nearly all sent and done."""
+    await ensure_partitions(conn, DAY, 0)
     await conn.execute(
         """
         CREATE TEMP TABLE n AS SELECT g, gen_random_uuid() AS id, g % 50 = 0 AS unsafe,
@@ -157,7 +165,31 @@ async def many(conn: Conn) -> Conn:
         ANALYZE;
         """
     )
-    return conn
+
+
+@pytest.fixture(scope="module")
+def filled_url(postgres_server: Databases) -> Iterator[str]:
+    """One filled database for all tests of this file; they only ask for plans."""
+
+    async def fill(url: str) -> None:
+        conn = await asyncpg.connect(libpq_url(url))
+        await _fill(conn)
+        await conn.close()
+
+    with asyncio.Runner() as runner:
+        database = postgres_server.database()
+        url = runner.run(database.__aenter__())
+        runner.run(fill(url))
+        yield url
+        runner.run(database.__aexit__(None, None, None))
+
+
+@pytest.fixture
+async def many(filled_url: str) -> AsyncIterator[Conn]:
+    """A connection to the filled database."""
+    connection = await asyncpg.connect(libpq_url(filled_url))
+    yield connection
+    await connection.close()
 
 
 async def _an_id(conn: Conn, table: str) -> Any:
