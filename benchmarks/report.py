@@ -101,7 +101,11 @@ def write_json(report: Report, path: Path) -> None:
 
 def print_table(report: Report, console: Console | None = None) -> None:
     """Print one row per result and, under the table, which versions ran."""
-    console = console or Console()
+    if console is None:
+        console = Console()
+        if not console.is_terminal:
+            # A log has no width of its own, and 80 columns would cut every figure.
+            console = Console(width=160)
     title = f"{report.benchmark} ({report.commit}, {report.cores} cores, Python {report.python})"
     table = Table(title=title, title_justify="left")
     for heading in ("case", "metric"):
