@@ -38,6 +38,7 @@ class ModelOptions(Struct, frozen=True, kw_only=True):
     """None leaves the server's own default."""
     seed: int | None = 0
     """Base of the seed, to which the attempt is added; None sends none."""
+    max_response_bytes: int = 8 << 20
     instruction_in: Literal["system", "user"] = "system"
     """``user`` for chat templates without a system role: the instruction stands before the first user text."""
     metadata: bool = True
@@ -133,14 +134,14 @@ class ModelClient:
         import openai
 
         try:
-            page = await self._connected().with_options(max_retries=0).models.list()
-            names = {card.id: getattr(card, "parent", None) for card in page.data}
+            raw = await self._connected().with_options(max_retries=0).models.with_raw_response.list()
+            cards = _MODELS.decode(raw.content).data
         except openai.APIStatusError as error:
             mapped = self._mapped(error)
             raise mapped if not isinstance(mapped, PoisonError) else UnavailableError(str(mapped)) from error
-        except (openai.OpenAIError, ValueError, AttributeError, TypeError) as error:
+        except (openai.OpenAIError, msgspec.DecodeError, UnicodeDecodeError) as error:
             raise UnavailableError("the model's server does not list its models") from error
-        return names
+        return {card.id: card.parent for card in cards}
 
     def _connected(self) -> openai.AsyncOpenAI:
         if self._client is None:
@@ -148,11 +149,15 @@ class ModelClient:
             import httpx
             import openai
 
+            from sentinel.bounded_http import bounded_client
+
             options = self._options
+            timeout = httpx.Timeout(options.timeout, connect=options.connect_timeout)
             self._client = openai.AsyncOpenAI(
                 base_url=options.base_url.rstrip("/").removesuffix("/v1") + "/v1",
                 api_key=options.api_key or "none",
-                timeout=httpx.Timeout(options.timeout, connect=options.connect_timeout),
+                timeout=timeout,
+                http_client=bounded_client(options.max_response_bytes, timeout),
                 max_retries=options.retries,
                 default_headers={OWN_TRAFFIC_HEADER: MARKER},
             )
@@ -222,7 +227,17 @@ class _Completion(Struct):
     usage: _Usage | None = None
 
 
+class _Card(Struct):
+    id: str
+    parent: str | None = None
+
+
+class _Models(Struct):
+    data: list[_Card]
+
+
 _DECODER: Final = msgspec.json.Decoder(_Completion)
+_MODELS: Final = msgspec.json.Decoder(_Models)
 
 
 def _answer(body: bytes, asked: str) -> ModelAnswer:

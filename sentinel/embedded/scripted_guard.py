@@ -63,9 +63,9 @@ class ScriptedGuard(ScriptedServer):
         super().__init__(faults=faults, seed=seed)
         self.max_chars = max_chars
 
-    def models(self) -> list[str]:
+    def models(self) -> Mapping[str, str | None]:
         """One model."""
-        return [MODEL]
+        return {MODEL: None}
 
     def answer(self, path: str, body: bytes, headers: Mapping[str, str]) -> tuple[int, bytes]:
         """A chat completion with one choice for each conversation."""

@@ -104,8 +104,8 @@ class ScriptedServer:
         """Status and JSON body of a ``POST``; pure but for the counters. Subclasses write it."""
         raise NotImplementedError
 
-    def models(self) -> list[str]:
-        """Names for ``/v1/models``."""
+    def models(self) -> Mapping[str, str | None]:
+        """Names for ``/v1/models``, each with its parent; None for base weights."""
         raise NotImplementedError
 
     def set_faults(self, **changes: Any) -> None:
@@ -127,8 +127,10 @@ class ScriptedServer:
             finally:
                 self.stats.in_flight -= 1
         if path == "/v1/models":
-            data = [{"id": name, "object": "model", "parent": None} for name in self.models()]
-            return _json(200, orjson.dumps({"object": "list", "data": data}))
+            cards = [
+                {"id": name, "object": "model", "parent": parent} for name, parent in self.models().items()
+            ]
+            return _json(200, orjson.dumps({"object": "list", "data": cards}))
         if path == "/health":
             return web.Response(status=200)
         if path == "/admin/stats":

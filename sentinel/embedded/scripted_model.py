@@ -65,12 +65,14 @@ class ScriptedModel(ScriptedServer):
     ) -> None:
         super().__init__(faults=faults, seed=seed)
         self._obeys = obeys
+        self.adapters: tuple[str, ...] = ()
+        """Names of loaded adapters; they answer as the base does."""
         self.seen: deque[SeenRequest] = deque(maxlen=keep)
         self._asked: Counter[str] = Counter()
 
-    def models(self) -> list[str]:
-        """One model."""
-        return [MODEL]
+    def models(self) -> Mapping[str, str | None]:
+        """The base and the adapters that are loaded."""
+        return {MODEL: None} | dict.fromkeys(self.adapters, MODEL)
 
     def answer(self, path: str, body: bytes, headers: Mapping[str, str]) -> tuple[int, bytes]:
         """One chat completion."""

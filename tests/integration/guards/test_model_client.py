@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+import tracemalloc
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -156,6 +157,34 @@ async def test_retry_after_is_honoured_then_handed_on(model: ScriptedModel, make
 async def test_unknown_path_is_unavailable(model: ScriptedModel, make: Make) -> None:
     with pytest.raises(UnavailableError, match="404"):
         await make(base_url=model.url + "/elsewhere", retries=0).answer("m", [Message("user", "q")], RULE)
+
+
+async def test_a_huge_answer_is_not_read(model: ScriptedModel, make: Make) -> None:
+    client = make(max_response_bytes=1 << 20, retries=0)
+    asked = [Message("user", "q")]
+    await client.answer(marks.MODEL, asked, RULE)
+    model.set_faults(huge_bytes=100 << 20)
+    tracemalloc.start()
+    with pytest.raises(UnavailableError):
+        await client.answer(marks.MODEL, asked, RULE)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 8 << 20
+    model.clear_faults()
+    assert (await client.answer(marks.MODEL, asked, RULE)).text == marks.SAFE_ANSWER
+
+
+async def test_models_and_their_parents(model: ScriptedModel, make: Make) -> None:
+    model.adapters = ("adapter-x",)
+    assert await make().models() == {marks.MODEL: None, "adapter-x": marks.MODEL}
+    await model.stop()
+    with pytest.raises(UnavailableError):
+        await make().models()
+
+
+async def test_models_of_something_else(make: Make) -> None:
+    with pytest.raises(UnavailableError):
+        await make(base_url="http://127.0.0.1:9").models()
 
 
 async def test_cancelling_ends_the_call(model: ScriptedModel, make: Make) -> None:
