@@ -14,6 +14,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import socket
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -30,6 +31,7 @@ from tests.support.security import Security, make_security
 from tests.support.waiting import WaitUntil
 from tests.support.waiting import wait_until as _wait_until
 
+_UNIT = Path(__file__).parent / "unit"
 _KAFKA_FIXTURES = {"kafka", "secure_kafka", "kafka_factory"}
 
 
@@ -52,6 +54,20 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     if os.environ.get("SENTINEL_TEST_REQUIRE_KAFKA") == "1":
         pytest.fail(f"a real Kafka is required: {reason}", pytrace=False)
     pytest.skip(reason)
+
+
+@pytest.fixture(autouse=True)
+def _unit_tests_open_no_connection(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if _UNIT not in request.path.parents:
+        return
+
+    def refuse(*arguments: object) -> None:
+        raise AssertionError(
+            f"a unit test opens a connection to {arguments[1:]}: move it to tests/integration"
+        )
+
+    for name in ("connect", "connect_ex", "bind"):
+        monkeypatch.setattr(socket.socket, name, refuse)
 
 
 # -- folders

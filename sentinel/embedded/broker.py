@@ -35,10 +35,10 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Final, Self
 
+from sentinel.embedded.librdkafka import PRODUCER, load
 from sentinel.embedded.tether import MINIMAL_ENVIRONMENT, TetheredProcess
 from sentinel.errors import ConfigurationError, UnavailableError
 
-_PRODUCER: Final = 0  # rd_kafka_type_t; the handle only carries the cluster
 _JOIN_DELAY_MS: Final = 100  # librdkafka's default of 3 s is what a group waits for further members
 
 
@@ -97,12 +97,12 @@ class EmbeddedBroker:
         """
         if self._cluster is not None:
             return
-        library = self._library = _load()
+        library = self._library = load()
         problem = ctypes.create_string_buffer(512)
         configuration = library.rd_kafka_conf_new()
         library.rd_kafka_conf_set(configuration, b"log_level", b"2", problem, len(problem))
         # Owns the configuration from here on.
-        self._handle = library.rd_kafka_new(_PRODUCER, configuration, problem, len(problem))
+        self._handle = library.rd_kafka_new(PRODUCER, configuration, problem, len(problem))
         if not self._handle:
             raise UnavailableError(f"librdkafka: {problem.value.decode(errors='replace')}")
         self._cluster = library.rd_kafka_mock_cluster_new(self._handle, 1)
@@ -261,39 +261,6 @@ class EmbeddedBrokerProcess:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await asyncio.to_thread(self.stop)
-
-
-def _load() -> ctypes.CDLL:
-    try:
-        from confluent_kafka import cimpl
-    except ImportError as error:
-        raise ConfigurationError(
-            "the embedded broker is not installed: pip install 'sentinel-loop[demo]', or set "
-            "kafka.bootstrap_servers"
-        ) from error
-    # Looking a symbol up in an extension module also looks in the librdkafka that it was linked with.
-    library = ctypes.CDLL(cimpl.__file__)
-    pointer, text, number = ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int
-    signatures: dict[str, tuple[Any, list[Any]]] = {
-        "rd_kafka_conf_new": (pointer, []),
-        "rd_kafka_conf_set": (number, [pointer, text, text, text, ctypes.c_size_t]),
-        "rd_kafka_new": (pointer, [number, pointer, text, ctypes.c_size_t]),
-        "rd_kafka_destroy": (None, [pointer]),
-        "rd_kafka_err2str": (text, [number]),
-        "rd_kafka_mock_cluster_new": (pointer, [pointer, number]),
-        "rd_kafka_mock_cluster_bootstraps": (text, [pointer]),
-        "rd_kafka_mock_cluster_destroy": (None, [pointer]),
-        "rd_kafka_mock_group_initial_rebalance_delay_ms": (None, [pointer, ctypes.c_int32]),
-        "rd_kafka_mock_topic_create": (number, [pointer, text, number, number]),
-        "rd_kafka_mock_topic_delete": (number, [pointer, text]),
-    }
-    for name, (result, arguments) in signatures.items():
-        try:
-            function = getattr(library, name)
-        except AttributeError:
-            raise ConfigurationError(f"librdkafka of confluent-kafka lacks {name}: install >= 2.11") from None
-        function.restype, function.argtypes = result, arguments
-    return library
 
 
 def _cluster_id(bootstrap: str) -> str:

@@ -63,7 +63,7 @@ class EmbeddedPostgres:
         ``port``: a free one is taken when absent, and kept over ``restart``. ``durable=False`` turns fsync
         off: for tests. ``settings`` are further server settings, by their PostgreSQL names.
         """
-        self.folder = folder.absolute()
+        self.folder = folder.resolve()
         self._fixed_port = port
         self._port = port
         self._settings = {} if durable else dict(_NOT_DURABLE)
@@ -144,8 +144,8 @@ class EmbeddedPostgres:
         self._end(signal.SIGKILL)
 
     def restart(self) -> None:
-        """``stop`` (unless killed before) and ``start`` on the same port."""
-        self.stop()
+        """Stop (unless killed before) and start on the same port; the folder stays ours in between."""
+        self._end(signal.SIGINT)
         self.start()
 
     def pause(self) -> None:
@@ -333,11 +333,21 @@ class EmbeddedPostgres:
         with suppress(psutil.NoSuchProcess):
             orphan.resume()
             orphan.send_signal(signal.SIGINT)
-        _, alive = psutil.wait_procs([orphan, *family], timeout=_STOP_SECONDS)
-        for process in alive:
-            with suppress(psutil.NoSuchProcess):
-                process.kill()
-        psutil.wait_procs(alive, timeout=_STOP_SECONDS)
+        deadline = time.monotonic() + _STOP_SECONDS
+        while any(map(_works, [orphan, *family])):
+            if time.monotonic() > deadline:
+                for process in (orphan, *family):
+                    with suppress(psutil.NoSuchProcess):
+                        process.kill()
+            time.sleep(0.02)
+
+
+def _works(process: psutil.Process) -> bool:
+    # In a container without an init nobody collects an orphan: it stays a zombie, and holds nothing.
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _free_port() -> int:
