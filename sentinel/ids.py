@@ -15,25 +15,36 @@ _SEPARATOR = "\x1f"
 """Unit separator between the parts of a name: ids and tenants do not contain it, so that ('a', 'bc') and
 ('ab', 'c') cannot meet."""
 
+_NAMESPACE_BYTES = NAMESPACE.bytes
+_CLEARED = ~((0xF000 << 64) | (0xC000 << 48))
+_VERSION_5 = (5 << 76) | (0x8000 << 48)
+"""Bits of RFC 9562: version and variant cleared, then version 5 and variant 10 set."""
+
+
+def _named(name: str) -> UUID:
+    # What `uuid5(NAMESPACE, name)` answers, in half its time: every event needs one.
+    digest = hashlib.sha1(_NAMESPACE_BYTES + name.encode(), usedforsecurity=False).digest()
+    return UUID(int=int.from_bytes(digest[:16], "big") & _CLEARED | _VERSION_5)
+
 
 def event_id_from_response(tenant: str | None, response_id: str, choice: int) -> UUID:
     """Identity of a model call that carries a response id; the same for span, log event and route."""
-    return uuid5(NAMESPACE, f"response{_SEPARATOR}{tenant or ''}{_SEPARATOR}{response_id}{_SEPARATOR}{choice}")
+    return _named(f"response{_SEPARATOR}{tenant or ''}{_SEPARATOR}{response_id}{_SEPARATOR}{choice}")
 
 
 def event_id_from_producer(tenant: str | None, source: str | None, producer_id: str, item: int) -> UUID:
     """Identity given by the producer (own ``id``, CloudEvents id, OTLP ``trace:span``, Idempotency-Key)."""
-    return uuid5(
-        NAMESPACE,
-        f"producer{_SEPARATOR}{tenant or ''}{_SEPARATOR}{source or ''}{_SEPARATOR}{producer_id}{_SEPARATOR}{item}",
+    return _named(
+        f"producer{_SEPARATOR}{tenant or ''}{_SEPARATOR}{source or ''}{_SEPARATOR}{producer_id}{_SEPARATOR}{item}"
     )
 
 
-def event_id_from_log(cluster: str, topic: str, incarnation: int, partition: int, offset: int, item: int) -> UUID:
+def event_id_from_log(
+    cluster: str, topic: str, incarnation: int, partition: int, offset: int, item: int
+) -> UUID:
     """Identity by position where the record names nothing: a producer's retry is then a second event."""
-    return uuid5(
-        NAMESPACE,
-        _SEPARATOR.join(("log", cluster, topic, str(incarnation), str(partition), str(offset), str(item))),
+    return _named(
+        _SEPARATOR.join(("log", cluster, topic, str(incarnation), str(partition), str(offset), str(item)))
     )
 
 
@@ -54,7 +65,9 @@ def pair_id(finding: UUID, attempt: int) -> UUID:
 
 def dead_letter_id(topic: str, incarnation: int, partition: int, offset: int, item: int) -> UUID:
     """Identity of a dead letter: its origin, so that a replay of the log writes it once."""
-    return uuid5(NAMESPACE, _SEPARATOR.join(("dead", topic, str(incarnation), str(partition), str(offset), str(item))))
+    return uuid5(
+        NAMESPACE, _SEPARATOR.join(("dead", topic, str(incarnation), str(partition), str(offset), str(item)))
+    )
 
 
 def content_hash(last_user_text: str, response: str) -> bytes:
