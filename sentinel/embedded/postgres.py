@@ -27,8 +27,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Final, Self
 
-import psutil
-
 from sentinel.embedded.postgres_binaries import ServerAccount, binaries, choose_account
 from sentinel.embedded.tether import TetheredProcess
 from sentinel.errors import ConfigurationError, UnavailableError
@@ -138,9 +136,7 @@ class EmbeddedPostgres:
 
     def kill(self) -> None:
         """End every process at once, as a power cut would; the next start recovers. The lock is kept."""
-        for process in self._family():
-            with suppress(psutil.NoSuchProcess):
-                process.kill()
+        self._signal_all(signal.SIGKILL)
         self._end(signal.SIGKILL)
 
     def restart(self) -> None:
@@ -150,15 +146,11 @@ class EmbeddedPostgres:
 
     def pause(self) -> None:
         """Freeze every process of the server: connections stay open and nothing answers."""
-        for process in self._family():
-            with suppress(psutil.NoSuchProcess):
-                process.suspend()
+        self._signal_all(signal.SIGSTOP)
 
     def resume(self) -> None:
         """Undo ``pause``."""
-        for process in reversed(self._family()):
-            with suppress(psutil.NoSuchProcess):
-                process.resume()
+        self._signal_all(signal.SIGCONT, children_first=True)
 
     def __enter__(self) -> Self:
         self.start()
@@ -303,15 +295,11 @@ class EmbeddedPostgres:
             time.sleep(0.02)
         return False
 
-    def _family(self) -> list[psutil.Process]:
-        """Postmaster first: frozen or dead it starts no further child."""
-        if self.pid is None:
-            return []
-        try:
-            postmaster = psutil.Process(self.pid)
-            return [postmaster, *postmaster.children(recursive=True)]
-        except psutil.NoSuchProcess:
-            return []
+    def _signal_all(self, number: signal.Signals, *, children_first: bool = False) -> None:
+        from sentinel.embedded.process_tree import signal_family
+
+        if self.pid is not None:
+            signal_family(self.pid, number, children_first=children_first)
 
     def _end(self, number: signal.Signals) -> None:
         if self._process is None:
@@ -321,33 +309,13 @@ class EmbeddedPostgres:
         self._process = None
 
     def _stop_orphan(self) -> None:
+        from sentinel.embedded.process_tree import end_family
+
         try:
             pid = int((self.data / "postmaster.pid").read_text().splitlines()[0])
-            orphan = psutil.Process(pid)
-            # After a reboot the number may belong to anybody: only a server of this folder is ended.
-            if str(self.data) not in orphan.cmdline():
-                return
-        except (FileNotFoundError, IndexError, ValueError, psutil.NoSuchProcess, psutil.AccessDenied):
+        except (FileNotFoundError, IndexError, ValueError):
             return
-        family = orphan.children(recursive=True)
-        with suppress(psutil.NoSuchProcess):
-            orphan.resume()
-            orphan.send_signal(signal.SIGINT)
-        deadline = time.monotonic() + _STOP_SECONDS
-        while any(map(_works, [orphan, *family])):
-            if time.monotonic() > deadline:
-                for process in (orphan, *family):
-                    with suppress(psutil.NoSuchProcess):
-                        process.kill()
-            time.sleep(0.02)
-
-
-def _works(process: psutil.Process) -> bool:
-    # In a container without an init nobody collects an orphan: it stays a zombie, and holds nothing.
-    try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
+        end_family(pid, str(self.data), signal.SIGINT, _STOP_SECONDS)
 
 
 def _free_port() -> int:
