@@ -32,6 +32,8 @@ class Loaded:
     config_file: Path | None
     notes: tuple[str, ...]
     """Remarks for people, for example a credential file whose name is nearly a key."""
+    credentials: Path | None = None
+    """Folder of credential files, where the service manager named one."""
 
 
 def load(
@@ -51,8 +53,10 @@ def load(
     file = _config_file(config, environ, default_file)
     merged: Layer = read_yaml(file, reading) if file is not None else {}
     environment = read_environment(environ, _names(merged), reading)
-    if directory := environ.get("CREDENTIALS_DIRECTORY"):
-        merged.update(read_credentials(Path(directory), _names({**merged, **environment}), reading))
+    named = environ.get("CREDENTIALS_DIRECTORY")
+    credentials = Path(named) if named else None
+    if credentials is not None:
+        merged.update(read_credentials(credentials, _names({**merged, **environment}), reading))
     merged.update(environment)
     merged.update(read_flags(flags, reading))
 
@@ -72,7 +76,7 @@ def load(
         raise ConfigurationError(_message(reading.problems))
     if derived_metrics_port(raw) is not None:
         origins["metrics", "port"] = "daemon.instance"
-    return Loaded(settings, origins, file, tuple(reading.notes))
+    return Loaded(settings, origins, file, tuple(reading.notes), credentials)
 
 
 def _config_file(config: Path | None, environ: Mapping[str, str], default_file: Path) -> Path | None:

@@ -1,0 +1,330 @@
+"""Kafka: reachable, the right listener, the topics and their settings, the group, and how far behind it is."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.errors import GroupAuthorizationFailedError, KafkaError, TopicAuthorizationFailedError
+
+from daemon.doctor.report import Finding, fail, ok, warn
+from sentinel.errors import ConfigurationError
+from sentinel.failures import describe
+from sentinel.kafka_security import SecurityArguments, security_arguments
+
+if TYPE_CHECKING:
+    from sentinel.settings import Consumer, Kafka, Retention
+
+REQUEST_MS: Final = 5_000
+_DIAL_S: Final = 2.0
+_DAY_MS: Final = 86_400_000
+SHORT_RETENTION_MS: Final = _DAY_MS
+"""An outage over a weekend night must not outlast the log."""
+ENVELOPE_BYTES: Final = 16_384
+"""What a dead letter adds to its record: Kafka Connect's headers and ours."""
+_EMBEDDED: Final = "mockCluster"
+"""How librdkafka's in-process broker names its cluster."""
+
+Topics = Mapping[str, Sequence[Mapping[str, Any]]]
+"""Partitions by topic, as the metadata response describes them."""
+
+
+async def examine_kafka(kafka: Kafka, consumer: Consumer, retention: Retention) -> list[Finding]:
+    """Everything about the brokers that the store is not needed for."""
+    try:
+        security = security_arguments(kafka.security)
+    except ConfigurationError as error:
+        return [fail("kafka", str(error), "correct kafka.security")]
+    admin = AIOKafkaAdminClient(
+        bootstrap_servers=list(kafka.bootstrap_servers),
+        client_id=f"{kafka.client_id}-doctor",
+        request_timeout_ms=REQUEST_MS,
+        **security,
+    )
+    try:
+        try:
+            await admin.start()
+        except KafkaError as error:
+            return [await _unreachable(kafka, security, error)]
+        cluster = await admin.describe_cluster()
+        # Asking for all topics makes none; asking for one by name may make it.
+        topics: Topics = {topic["topic"]: topic["partitions"] for topic in await admin.describe_topics()}
+        embedded = str(cluster.get("cluster_id") or "").startswith(_EMBEDDED)
+        found = check_cluster(cluster, kafka)
+        found += check_topics(kafka, topics, brokers=len(cluster["brokers"]), embedded=embedded)
+        if not embedded:
+            configs = await _topic_configs(admin, [t for t in _ours(kafka) if t in topics])
+            if isinstance(configs, Finding):
+                found.append(configs)
+            else:
+                found += check_topic_configs(kafka, consumer, retention, configs)
+        found += await _check_group(admin, kafka, embedded=embedded)
+        found += await _check_readable(kafka, security, topics)
+        return found
+    except KafkaError as error:
+        return [fail("kafka", f"a request failed: {describe(error)}", "look into the brokers' logs")]
+    finally:
+        await admin.close()
+
+
+def check_cluster(cluster: Mapping[str, Any], kafka: Kafka) -> list[Finding]:
+    """What kind of cluster answers."""
+    name = str(cluster.get("cluster_id") or "without an id")
+    if name.startswith(_EMBEDDED):
+        return [
+            warn(
+                "kafka",
+                "the embedded broker answers: it is not durable, keeps about 5 MB a partition and one consumer",
+                "use Apache Kafka for anything but a demonstration (kafka.bootstrap_servers)",
+            )
+        ]
+    brokers = len(cluster["brokers"])
+    return [ok("kafka", f"cluster {name}, {brokers} broker(s), {kafka.security.protocol}")]
+
+
+def check_topics(kafka: Kafka, topics: Topics, *, brokers: int, embedded: bool) -> list[Finding]:
+    """Topics exist, and each partition has a leader and copies."""
+    found: list[Finding] = []
+    for topic in _ours(kafka):
+        partitions = topics.get(topic)
+        if partitions is None:
+            found.append(_missing(kafka, topic, brokers=brokers, embedded=embedded))
+            continue
+        leaderless = [p["partition"] for p in partitions if p["leader"] < 0]
+        if leaderless:
+            found.append(
+                fail(
+                    "topics",
+                    f"{topic}: partitions {_listed(leaderless)} have no leader",
+                    "bring their brokers back",
+                )
+            )
+        copies = min((len(p["replicas"]) for p in partitions), default=0)
+        short = [p["partition"] for p in partitions if len(p["isr"]) < len(p["replicas"])]
+        if short:
+            found.append(
+                warn(
+                    "topics",
+                    f"{topic}: partitions {_listed(short)} lack in-sync copies",
+                    "bring their brokers back",
+                )
+            )
+        if copies < 2 and not embedded:
+            found.append(
+                warn("topics", f"{topic} has one copy of each partition: a lost disk loses records",
+                     "raise its replication factor to 3")
+            )  # fmt: skip
+        elif not leaderless and not short:
+            found.append(ok("topics", f"{topic}: {len(partitions)} partitions, {copies} copies each"))
+    return found
+
+
+def check_topic_configs(
+    kafka: Kafka, consumer: Consumer, retention: Retention, configs: Mapping[str, Mapping[str, str]]
+) -> list[Finding]:
+    """Settings of topics that do not fit ours."""
+    found: list[Finding] = []
+    keys_ms = retention.keys_days * _DAY_MS
+    inputs = [topic for topic in kafka.topics if topic in configs]
+    for topic in inputs:
+        config = configs[topic]
+        kept = int(config.get("retention.ms", -1))
+        if "compact" in config.get("cleanup.policy", "delete"):
+            found.append(
+                fail("topic settings", f"{topic} is compacted: records vanish before they are read",
+                     f"set cleanup.policy=delete on {topic}")
+            )  # fmt: skip
+        elif kept < 0 or kept > keys_ms:
+            much = "for ever" if kept < 0 else f"for {kept // _DAY_MS} days"
+            found.append(
+                warn(
+                    "topic settings",
+                    f"{topic} keeps records {much}, event keys are kept for {retention.keys_days} days: what is read"
+                    " again after that is stored twice",
+                    f"raise retention.keys_days, or set retention.ms of {topic} below {keys_ms}",
+                )
+            )
+        elif kept < SHORT_RETENTION_MS:
+            found.append(
+                warn("topic settings", f"{topic} keeps records {kept / 3_600_000:.1f} h, a longer outage loses them",
+                     f"raise retention.ms of {topic} to some days")
+            )  # fmt: skip
+        largest = int(config.get("max.message.bytes", 0))
+        if largest > consumer.max_record_bytes:
+            found.append(
+                warn(
+                    "topic settings",
+                    f"{topic} takes records of {largest} bytes, of which those above {consumer.max_record_bytes} become"
+                    " dead letters",
+                    "raise consumer.max_record_bytes, or lower max.message.bytes of the topic",
+                )
+            )
+    for topic in _ours(kafka):
+        in_sync = int(configs.get(topic, {}).get("min.insync.replicas", 2))
+        if in_sync < 2:
+            found.append(
+                warn("topic settings", f"{topic}: an acknowledged record may exist once (min.insync.replicas=1)",
+                     f"set min.insync.replicas=2 on {topic}, with three copies")
+            )  # fmt: skip
+    letters = int(configs.get(kafka.dead_letters_topic, {}).get("max.message.bytes", 0))
+    needed = max((int(configs[topic].get("max.message.bytes", 0)) for topic in inputs), default=0)
+    if letters and letters < needed:
+        found.append(
+            warn(
+                "topic settings",
+                f"{kafka.dead_letters_topic} takes {letters} bytes, its sources up to {needed}: a large bad record"
+                " could not be announced",
+                f"set max.message.bytes={needed + ENVELOPE_BYTES} on {kafka.dead_letters_topic}",
+            )
+        )
+    promotions = configs.get(kafka.promotions_topic)
+    if promotions is not None and "compact" not in promotions.get("cleanup.policy", ""):
+        found.append(
+            warn("topic settings", f"{kafka.promotions_topic} is not compacted: late readers miss what is in service",
+                 f"set cleanup.policy=compact on {kafka.promotions_topic}")
+        )  # fmt: skip
+    return found or [ok("topic settings", "retention, sizes and copies fit")]
+
+
+async def _check_group(admin: AIOKafkaAdminClient, kafka: Kafka, *, embedded: bool) -> list[Finding]:
+    try:
+        await admin.find_coordinator(kafka.group_id)
+        if embedded:
+            return []
+        (answer,) = await admin.describe_consumer_groups([kafka.group_id])
+    except GroupAuthorizationFailedError:
+        return [_no_group(kafka)]
+    group = answer.to_object()["groups"][0]
+    if group["error_code"] == GroupAuthorizationFailedError.errno:
+        return [_no_group(kafka)]
+    members = len(group.get("members", ()))
+    state = str(group.get("state", "")) or "unknown"
+    return [ok("group", f"{kafka.group_id}: {state}, {members} member(s)")]
+
+
+async def _check_readable(kafka: Kafka, security: SecurityArguments, topics: Topics) -> list[Finding]:
+    """One fetch from the end of each input topic: whether this account may read."""
+    partitions = [TopicPartition(topic, 0) for topic in kafka.topics if topics.get(topic)]
+    if not partitions:
+        return []
+    reader = AIOKafkaConsumer(**reader_options(kafka, security))
+    try:
+        await reader.start()
+        reader.assign(partitions)
+        await reader.seek_to_end(*partitions)
+        await reader.getmany(timeout_ms=500, max_records=1)
+    except TopicAuthorizationFailedError as error:
+        topic = error.args[0] if error.args else "a topic"
+        return [
+            fail("topics", f"this account may not read {topic}", "grant it READ and DESCRIBE on kafka.topics")
+        ]
+    finally:
+        await reader.stop()
+    return []
+
+
+def reader_options(kafka: Kafka, security: SecurityArguments) -> dict[str, Any]:
+    """Arguments of a consumer outside any group, which neither commits nor disturbs anybody."""
+    return {
+        "bootstrap_servers": list(kafka.bootstrap_servers),
+        "client_id": f"{kafka.client_id}-doctor",
+        "group_id": None,
+        "enable_auto_commit": False,
+        "request_timeout_ms": REQUEST_MS,
+        "fetch_max_wait_ms": 200,
+        **security,
+    }
+
+
+async def _topic_configs(
+    admin: AIOKafkaAdminClient, topics: Iterable[str]
+) -> Mapping[str, Mapping[str, str]] | Finding:
+    """Settings by topic, or why they cannot be read."""
+    resources = [ConfigResource(ConfigResourceType.TOPIC, topic) for topic in topics]
+    if not resources:
+        return {}
+    configs: dict[str, dict[str, str]] = {}
+    for answer in await admin.describe_configs(resources):
+        for code, _, _, name, entries in answer.resources:
+            if code == TopicAuthorizationFailedError.errno:
+                return warn(
+                    "topic settings", f"this account may not read the settings of {name}",
+                    "grant it DESCRIBE_CONFIGS on its topics to have them examined",
+                )  # fmt: skip
+            configs[name] = {entry[0]: entry[1] or "" for entry in entries}
+    return configs
+
+
+async def _unreachable(kafka: Kafka, security: SecurityArguments, error: KafkaError) -> Finding:
+    """Tell a closed port from a refused certificate from a refused account: aiokafka says only 'unable'."""
+    place = ", ".join(kafka.bootstrap_servers)
+    protocol = kafka.security.protocol
+    reasons = [await _dial(server, security.get("ssl_context")) for server in kafka.bootstrap_servers]
+    open_ports = [reason for reason in reasons if not isinstance(reason, OSError)]
+    certificate = next((r for r in reasons if isinstance(r, ssl.SSLError)), None)
+    if certificate is not None:
+        why = getattr(certificate, "verify_message", "") or certificate.reason or "TLS failed"
+        return fail(
+            "kafka", f"{place}: no TLS session: {why}",
+            "correct kafka.security.ca_file and protocol; the certificate must name the host in bootstrap_servers",
+        )  # fmt: skip
+    if not open_ports:
+        return fail(
+            "kafka", f"{place} cannot be reached: {type(reasons[0]).__name__}",
+            "start Kafka, or correct kafka.bootstrap_servers",
+        )  # fmt: skip
+    hint = "mechanism, username and password" if protocol.startswith("SASL_") else "cert_file and key_file"
+    return fail(
+        "kafka",
+        f"{place} answers, but not as {protocol} ({type(error).__name__})",
+        "correct kafka.security.protocol"
+        + (f", or {hint}" if protocol != "PLAINTEXT" else ": the listener may ask for TLS or SASL"),
+    )
+
+
+async def _dial(server: str, context: ssl.SSLContext | None) -> OSError | None:
+    """Connect and hang up; None where that works. `ssl.SSLError` is an OSError."""
+    host, _, port = server.rpartition(":")
+    try:
+        async with asyncio.timeout(_DIAL_S):
+            _, writer = await asyncio.open_connection(host.strip("[]"), int(port), ssl=context)
+    except OSError as error:  # TimeoutError is one too
+        return error
+    writer.close()
+    return None
+
+
+def _missing(kafka: Kafka, topic: str, *, brokers: int, embedded: bool) -> Finding:
+    copies = min(3, max(1, brokers))
+    compact = " --config cleanup.policy=compact" if topic == kafka.promotions_topic else ""
+    make = (
+        f"kafka-topics.sh --bootstrap-server {kafka.bootstrap_servers[0]} --create --topic {topic}"
+        f" --partitions {1 if compact else 4} --replication-factor {copies}{compact}"
+    )
+    if embedded:
+        return ok("topics", f"{topic} is made by the embedded broker when it is first used")
+    message = f"{topic} does not exist, or this account may not describe it"
+    if compact:
+        return warn("topics", f"{message}; promotions could not be announced", make)
+    return fail("topics", message, make)
+
+
+def _no_group(kafka: Kafka) -> Finding:
+    return fail(
+        "group",
+        f"this account may not use the group {kafka.group_id}",
+        f"grant it READ on the group {kafka.group_id}",
+    )
+
+
+def _ours(kafka: Kafka) -> tuple[str, ...]:
+    return (*kafka.topics, kafka.findings_topic, kafka.dead_letters_topic, kafka.promotions_topic)
+
+
+def _listed(numbers: Sequence[int]) -> str:
+    return ", ".join(map(str, numbers[:10])) + (", ..." if len(numbers) > 10 else "")
