@@ -1,0 +1,1 @@
+"""Claim -> re-prompt -> score -> pair, with a real PostgreSQL and scripted model and guard servers."""
