@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -66,6 +67,7 @@ class ModelClient:
         self._options = options
         self._clock: Clock = clock or SystemClock()
         self._client: openai.AsyncOpenAI | None = None
+        self._making = asyncio.Lock()
 
     async def aclose(self) -> None:
         """Close connections; calls in flight are the caller's to end first."""
@@ -93,9 +95,9 @@ class ModelClient:
             UnavailableError: no connection, no answer in time, a server error, no chat completion, or the
                 model or key is unknown.
         """
+        client = await self.connect()
         import openai
 
-        client = self._connected()
         options = self._options
         parameters: dict[str, Any] = {"max_tokens": max_tokens or options.max_tokens}
         heat = temperature if temperature is not None else options.temperature
@@ -131,10 +133,11 @@ class ModelClient:
         Raises:
             SlowDownError, UnavailableError: as `answer`.
         """
+        client = await self.connect()
         import openai
 
         try:
-            raw = await self._connected().with_options(max_retries=0).models.with_raw_response.list()
+            raw = await client.with_options(max_retries=0).models.with_raw_response.list()
             cards = _MODELS.decode(raw.content).data
         except openai.APIStatusError as error:
             mapped = self._mapped(error)
@@ -143,24 +146,16 @@ class ModelClient:
             raise UnavailableError("the model's server does not list its models") from error
         return {card.id: card.parent for card in cards}
 
-    def _connected(self) -> openai.AsyncOpenAI:
+    async def connect(self) -> openai.AsyncOpenAI:
+        """Load the library and make its client, once; no request is sent. Every call does it where needed.
+
+        A service that bounds its calls awaits this first: the first time in a process takes a second or two.
+        """
         if self._client is None:
-            # Half a second of imports, and only services that re-prompt need it.
-            import httpx
-            import openai
-
-            from sentinel.bounded_http import bounded_client
-
-            options = self._options
-            timeout = httpx.Timeout(options.timeout, connect=options.connect_timeout)
-            self._client = openai.AsyncOpenAI(
-                base_url=options.base_url.rstrip("/").removesuffix("/v1") + "/v1",
-                api_key=options.api_key or "none",
-                timeout=timeout,
-                http_client=bounded_client(options.max_response_bytes, timeout),
-                max_retries=options.retries,
-                default_headers={OWN_TRAFFIC_HEADER: MARKER},
-            )
+            async with self._making:
+                if self._client is None:
+                    # In a thread: the imports and the TLS context would stop the loop for as long.
+                    self._client = await asyncio.to_thread(_make_client, self._options)
         return self._client
 
     def _mapped(self, error: openai.APIStatusError) -> PoisonError | SlowDownError | UnavailableError:
@@ -173,6 +168,23 @@ class ModelClient:
         if status in {401, 403, 404}:
             return UnavailableError(f"the model answered {status}: check its name, address and key")
         return UnavailableError(f"the model answered {status}")
+
+
+def _make_client(options: ModelOptions) -> openai.AsyncOpenAI:
+    import httpx
+    import openai
+
+    from sentinel.bounded_http import bounded_client
+
+    timeout = httpx.Timeout(options.timeout, connect=options.connect_timeout)
+    return openai.AsyncOpenAI(
+        base_url=options.base_url.rstrip("/").removesuffix("/v1") + "/v1",
+        api_key=options.api_key or "none",
+        timeout=timeout,
+        http_client=bounded_client(options.max_response_bytes, timeout),
+        max_retries=options.retries,
+        default_headers={OWN_TRAFFIC_HEADER: MARKER},
+    )
 
 
 def conversation(

@@ -195,3 +195,9 @@ async def test_cancelling_ends_the_call(model: ScriptedModel, make: Make) -> Non
     call.cancel()
     with pytest.raises(asyncio.CancelledError):
         await call
+
+
+async def test_connecting_twice_at_once_makes_one_client(make: Make) -> None:
+    client = make()
+    first, second = await asyncio.gather(client.connect(), client.connect())
+    assert first is second

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import Literal
 
 import pytest
@@ -56,3 +58,10 @@ def test_without_an_instruction_nothing_is_added(place: Literal["system", "user"
         {"role": "system", "content": "s"},
         {"role": "user", "content": "  q\n"},
     ]
+
+
+def test_the_openai_library_loads_with_the_first_client_only() -> None:
+    """Its import takes about a second, and a daemon that asks no model again needs none."""
+    program = "import sys, sentinel.llm; print([m for m in ('openai', 'httpx') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
