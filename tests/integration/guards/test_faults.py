@@ -332,3 +332,12 @@ async def test_a_hanging_guard_is_known_after_one_time_limit_and_a_probe(
     assert time.monotonic() - start < 2
     # Calls that fail together share their probes.
     assert scripted.stats.requests - before <= 20 + 2
+
+
+async def test_a_server_that_sends_nul_characters(scripted: ScriptedGuard, make_guard: MakeGuard) -> None:
+    guard = make_guard()
+    await guard.start()
+    scripted.set_faults(nul_rate=1.0)
+    judged = await guard.assess([response(UNSAFE_MARK), prompt("fine")])
+    assert labels(judged) == [Label.UNSAFE, Label.UNPARSEABLE]
+    assert all(isinstance(said, Assessment) and "\0" not in said.raw for said in judged)
