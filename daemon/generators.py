@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import random
 from collections.abc import Callable, Sequence
 
@@ -63,6 +64,11 @@ class Generators:
     def unaskable(self) -> tuple[str, ...]:
         """Served models without one: their findings are not re-prompted."""
         return tuple(name for name, replicas in self._replicas.items() if not replicas)
+
+    async def prepare(self) -> None:
+        """Load the client library in a thread: half a second of imports would hold up the events meanwhile."""
+        if self.askable:
+            await asyncio.to_thread(importlib.import_module, "openai.types.chat")
 
     async def ask(
         self, finding: ClaimedFinding, messages: Sequence[Message], instruction: str, attempt: int

@@ -21,7 +21,6 @@ from uuid import uuid4
 
 import asyncpg
 from msgspec import Struct
-from sqlalchemy.exc import SQLAlchemyError
 
 from daemon.generators import Generators
 from daemon.second_answers import AwayError, SecondAnswers
@@ -32,19 +31,10 @@ from sentinel.errors import RetryableError
 from sentinel.findings import ClaimedFinding, RepromptResult, RepromptState
 from sentinel.metrics import Metrics
 from sentinel.store import reprompts
-from sentinel.store.engine import classify
+from sentinel.store.engine import DATABASE_ERRORS, classify
 
 if TYPE_CHECKING:
     Connection = asyncpg.Connection[Any]
-
-DATABASE_ERRORS = (
-    asyncpg.PostgresError,
-    asyncpg.InterfaceError,
-    SQLAlchemyError,
-    RetryableError,
-    OSError,
-    TimeoutError,
-)
 
 _log = logs.get("daemon.reprompting")
 
@@ -127,6 +117,7 @@ class Reprompter:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until ``stop``; what is under way then is given back, and asked again by whoever claims it."""
+        await self._generators.prepare()
         try:
             while not stop.is_set():
                 self._wake.clear()
