@@ -44,7 +44,7 @@ def test_json_loads_and_schemas_are_schemas(path: Path) -> None:
 
 
 def test_every_file_is_of_a_kind_that_is_looked_at() -> None:
-    known = {".yaml", ".yml", ".json", ".md", ".service", ".target", ".timer", ".conf", ".socket"}
+    known = {".yaml", ".yml", ".json", ".md", ".service", ".slice", ".target", ".timer", ".conf", ".socket"}
     unknown = [
         relative(path)
         for folder in FOLDERS

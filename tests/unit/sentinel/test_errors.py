@@ -64,6 +64,7 @@ def test_slow_down_keeps_how_long() -> None:
 
 
 def test_no_module_grows_an_error_tree_of_its_own() -> None:
+    # A private one that its own module raises and catches is flow, not an error that others must know.
     own = {
         f"{path.relative_to(ROOT)}: {node.name}"
         for package in ("sentinel", "consumers", "producers", "daemon", "trainer")
@@ -72,6 +73,6 @@ def test_no_module_grows_an_error_tree_of_its_own() -> None:
         if isinstance(node, ast.ClassDef)
         for base in node.bases
         if isinstance(base, ast.Name) and base.id in {"Exception", "BaseException"}
-        if node.name != "SentinelError"
+        if node.name != "SentinelError" and not node.name.startswith("_")
     }
     assert own == set()
