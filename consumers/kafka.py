@@ -16,6 +16,7 @@ import asyncio
 import importlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 from consumers.source import Assigned, Bounds, LogRecord, PositionLostError, Revoked
 from consumers.tracker import Partition
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
     from aiokafka import AIOKafkaConsumer, TopicPartition
 
 _COMMIT_LIMIT_S = 10.0
+_STOP_LIMIT_S = 5.0
+EMBEDDED_CLUSTER_PREFIX = "mockCluster"
+"""Beginning of the cluster id of librdkafka's in-process broker, which the embedded broker is."""
 _log = logs.get("consumers.kafka")
 
 
@@ -54,9 +58,10 @@ class KafkaSource:
     async def start(self, revoked: Revoked, assigned: Assigned) -> None:
         from aiokafka import AIOKafkaConsumer
         from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
-        from aiokafka.errors import KafkaConnectionError, KafkaError
+        from aiokafka.errors import KafkaError
 
         _require_compiled_decoder()
+        await self._name_group()
         consumer = AIOKafkaConsumer(
             **self._options,
             enable_auto_commit=False,
@@ -65,17 +70,34 @@ class KafkaSource:
         )
         try:
             await consumer.start()
-        except KafkaConnectionError as error:
-            await consumer.stop()
-            raise UnavailableError(f"cannot reach Kafka: {error}") from error
         except KafkaError as error:
             await consumer.stop()
-            raise ConfigurationError(
-                f"Kafka refused the connection: {type(error).__name__}: {error}"
-            ) from error
+            raise _start_error(error) from error
         self._consumer = consumer
-        self._cluster_id = await _cluster_id(consumer)
+        self._cluster_id = await cluster_id_of(consumer)
         consumer.subscribe(self._topics, listener=_listener(revoked, assigned))
+
+    async def _name_group(self) -> None:
+        """Ask for the cluster's id first: the embedded broker never lets a group be joined a second time.
+
+        A later member of the same group waits there for the old one's session to end, a static one for ever. It
+        has one consumer and no memory, so a group of its own for each start loses nothing.
+        """
+        from aiokafka import AIOKafkaConsumer
+        from aiokafka.errors import KafkaError
+
+        group = ("group_id", "group_instance_id")
+        probe = AIOKafkaConsumer(**{k: v for k, v in self._options.items() if k not in group})
+        try:
+            await probe.start()
+            cluster_id = await cluster_id_of(probe)
+        except KafkaError as error:
+            raise _start_error(error) from error
+        finally:
+            await probe.stop()
+        if cluster_id.startswith(EMBEDDED_CLUSTER_PREFIX):
+            self._options["group_id"] = f"{self._options['group_id']}-{uuid4().hex[:8]}"
+            self._options["group_instance_id"] = None
 
     async def bounds(self, partitions: Sequence[Partition]) -> Mapping[Partition, Bounds]:
         from aiokafka.errors import KafkaError
@@ -174,13 +196,29 @@ class KafkaSource:
 
     async def stop(self) -> None:
         consumer, self._consumer = self._consumer, None
-        if consumer is not None:
-            await consumer.stop()
+        if consumer is None:
+            return
+        try:
+            async with asyncio.timeout(_STOP_LIMIT_S):
+                await consumer.stop()
+        except TimeoutError:
+            # It waits for a join under way, and the group may wait a whole rebalance for a member that is gone.
+            _log.warning("The group was left without a word; it notices by itself.", action="leave")
+            await consumer._fetcher.close()
+            await consumer._client.close()
 
     def _started(self) -> AIOKafkaConsumer:
         if self._consumer is None:
             raise FatalError("the Kafka source is not started")
         return self._consumer
+
+
+def _start_error(error: Exception) -> UnavailableError | ConfigurationError:
+    from aiokafka.errors import KafkaConnectionError
+
+    if isinstance(error, KafkaConnectionError):
+        return UnavailableError(f"cannot reach Kafka: {error}")
+    return ConfigurationError(f"Kafka refused the connection: {type(error).__name__}: {error}")
 
 
 def _topic_partition(partition: Partition) -> TopicPartition:
@@ -219,7 +257,7 @@ def _listener(revoked: Revoked, assigned: Assigned) -> Any:
     return Listener()
 
 
-async def _cluster_id(consumer: AIOKafkaConsumer) -> str:
+async def cluster_id_of(consumer: AIOKafkaConsumer) -> str:
     """The cluster's own id from a metadata response (KIP-78); empty where the broker names none."""
     from aiokafka.protocol.metadata import MetadataRequest
 

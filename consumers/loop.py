@@ -21,6 +21,7 @@ from sentinel import logs
 from sentinel.clock import Clock
 from sentinel.errors import UnavailableError
 from sentinel.events import RawRecord
+from sentinel.failures import describe
 from sentinel.store import halts, offsets
 
 _log = logs.get("consumers.loop")
@@ -89,7 +90,6 @@ class ConsumerLoop:
         observer: Observer,
         clock: Clock,
         tick: Callable[[], None],
-        on_failure: Callable[[UnavailableError], None] = lambda error: None,
     ) -> None:
         self._source = source
         self._handler = handler
@@ -101,7 +101,6 @@ class ConsumerLoop:
         self._observer = observer
         self._clock = clock
         self._tick = tick
-        self._on_failure = on_failure
         self._owned: dict[Partition, OwnedPartition] = {}
         self._floods: dict[Partition, FloodGuard] = {}
         self._unready: set[Partition] = set()
@@ -113,6 +112,8 @@ class ConsumerLoop:
         self._revoking = False
         self._turn = 0
         self._generation = 0
+        self.outage = ""
+        """What keeps the loop from working, empty while nothing does."""
         self.joined = False
         """True once an assignment was received: the group was joined."""
 
@@ -145,7 +146,7 @@ class ConsumerLoop:
 
     async def run(self) -> None:
         """Consume until `stop`. Raises ConfigurationError and FatalError; outages are waited out."""
-        await self._source.start(self._on_revoked, self._on_assigned)
+        await self._join()
         last_commit = last_halt_check = last_poll = self._clock.monotonic()
         while not self._stopping:
             self._tick()
@@ -168,9 +169,33 @@ class ConsumerLoop:
             except PositionLostError as lost:
                 self._retake(lost.partitions)
             except UnavailableError as error:
-                _log.warning("A part of the intake is away; trying again.", action="outage", error=error)
-                self._on_failure(error)
+                self._away(error)
                 await self._pause(1.0)
+            else:
+                self._back()
+
+    async def _join(self) -> None:
+        """Start the source; a log that is away at the start is waited for like a later outage."""
+        while not self._stopping:
+            self._tick()
+            try:
+                await self._source.start(self._on_revoked, self._on_assigned)
+            except UnavailableError as error:
+                self._away(error)
+                await self._pause(1.0)
+            else:
+                self._back()
+                return
+
+    def _away(self, error: UnavailableError) -> None:
+        if not self.outage:
+            _log.warning("A part of the intake is away; trying again.", action="outage", error=error)
+        self.outage = describe(error)
+
+    def _back(self) -> None:
+        if self.outage:
+            _log.info("The intake goes on.", action="outage_over")
+        self.outage = ""
 
     async def _poll_once(self) -> bool:
         """Poll the partitions with room; False when none has any."""

@@ -21,7 +21,6 @@ from prometheus_client import CollectorRegistry
 from consumers.source import Source
 from daemon.assembly import Intake, code_version, make_connect, make_guard, make_source
 from daemon.health import Health, HealthServer
-from daemon.recorder import DATABASE_ERRORS
 from daemon.supervisor import Supervisor
 from sentinel import logs
 from sentinel.breaker import BreakerState
@@ -31,7 +30,7 @@ from sentinel.guards.base import Guard
 from sentinel.metrics import Metrics
 from sentinel.notify import Notifier
 from sentinel.settings import Settings, service_manager
-from sentinel.store.engine import create_engine
+from sentinel.store.engine import DATABASE_ERRORS, create_engine
 from sentinel.store.flush import Flushed
 from sentinel.store.instance import InstanceLock
 from sentinel.store.migrate import check_schema
@@ -42,6 +41,8 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
 _log = logs.get("daemon.app")
+_LEAVE_S = 10.0
+"""After the last commit: leaving the group, closing connections."""
 
 
 class Service:
@@ -198,6 +199,8 @@ class Service:
     async def _stop_in_order(self, running: dict[str, asyncio.Task[None]]) -> bool:
         consumer = self.settings.consumer
         self.notifier.stopping()
+        # Settings may allow a longer drain than the unit: a kill in the middle of it would waste the work.
+        self.notifier.extend(consumer.stop_intake_s + consumer.drain_s + 2 * consumer.flush_s + _LEAVE_S)
         _log.info("Stopping: intake first, then what is in flight, then the last flush.", action="stop")
         self.intake.loop.stop()
         await asyncio.wait([running["loop"]], timeout=consumer.stop_intake_s)
@@ -242,6 +245,8 @@ class Service:
             problems.append(f"the guard is away: {self.intake.guard_breaker.reason}")
         if not self.intake.recorder.available:
             problems.append("the database is away")
+        elif loop.outage:
+            problems.append(loop.outage)
         return Health(not problems, tuple(problems), self._facts())
 
     def _facts(self) -> dict[str, object]:

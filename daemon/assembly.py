@@ -20,7 +20,7 @@ from consumers.loop import ConsumerLoop, LoopLimits
 from consumers.source import Source
 from daemon.observation import Observation
 from daemon.pipeline import Pipeline, decoder
-from daemon.recorder import DATABASE_ERRORS, Recorder, RecorderLimits
+from daemon.recorder import Recorder, RecorderLimits
 from daemon.scoring import Scorer, ScoringLimits
 from sentinel.announcements import FindingOutput, announce_dead_letter, announce_interaction
 from sentinel.breaker import Breaker
@@ -33,7 +33,7 @@ from sentinel.kafka_security import security_arguments
 from sentinel.metrics import Metrics
 from sentinel.served import ServedModel, ServedModels
 from sentinel.settings import Settings
-from sentinel.store.engine import classify, raw_connection
+from sentinel.store.engine import DATABASE_ERRORS, classify, raw_connection
 from sentinel.store.flush import Flushed
 from sentinel.store.partitions import create_missing
 from sentinel.verdicts import Policy

@@ -17,24 +17,20 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import asyncpg
 from msgspec import Struct
-from sqlalchemy.exc import SQLAlchemyError
 
 from consumers.tracker import PartitionTracker, Progress, Slot
 from sentinel import logs
 from sentinel.announcements import OutboxRow
 from sentinel.clock import Clock
-from sentinel.errors import FatalError, SentinelError, UnavailableError
+from sentinel.errors import FatalError, SentinelError
 from sentinel.interactions import DeadLetter, Recordable, origin_of
-from sentinel.store.engine import ErrorClass, classify
+from sentinel.store.engine import DATABASE_ERRORS, classify
 from sentinel.store.flush import Announce, Entry, Flushed, LostPartitionsError, Move, flush
 
 if TYPE_CHECKING:
     Connect = Callable[[], AbstractAsyncContextManager[asyncpg.Connection[Any]]]
 
 _log = logs.get("daemon.recorder")
-
-DATABASE_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, SQLAlchemyError, OSError, TimeoutError)
-"""Everything that a statement on a raw connection of the engine raises."""
 
 
 class RecorderLimits(Struct, frozen=True, kw_only=True):
@@ -167,9 +163,9 @@ class Recorder:
             except LostPartitionsError as lost:
                 _log.warning("Another owner took partitions; their rows are dropped.", action="fenced")
                 self._fenced(lost.partitions)
-            except (*DATABASE_ERRORS, UnavailableError) as error:
+            except DATABASE_ERRORS as error:
                 tries += 1
-                match _kind(error):
+                match classify(error):
                     case "retry":
                         await asyncio.sleep(self._limits.retry_s)
                     case "missing_partition" if tries <= 3:
@@ -185,6 +181,16 @@ class Recorder:
             else:
                 self._back()
                 return
+        # All of the batch was dropped: nothing is left that would notice the database's return.
+        while not self.available:
+            self._tick()
+            try:
+                async with self._connect() as conn:
+                    await conn.fetchval("SELECT 1")
+            except DATABASE_ERRORS as error:
+                await self._outage(error)
+            else:
+                self._back()
 
     async def _flush(self, batch: Sequence[_Pending], now: dt.datetime, *, advance: bool) -> None:
         """One transaction; with ``advance`` the offsets move as far as they may."""
@@ -230,8 +236,8 @@ class Recorder:
             except LostPartitionsError:
                 # The next try of the whole meets the same fence and says so.
                 culprits += half
-            except (*DATABASE_ERRORS, UnavailableError) as error:
-                if _kind(error) != "poison":
+            except DATABASE_ERRORS as error:
+                if classify(error) != "poison":
                     # Not this half's fault: it goes again with the next try of the whole.
                     culprits += half
                     continue
@@ -278,10 +284,6 @@ def _planned(batch: Sequence[_Pending]) -> Iterator[list[PartitionTracker]]:
         for pending in batch:
             pending.slot.in_flush -= 1
         raise
-
-
-def _kind(error: BaseException) -> ErrorClass:
-    return "unavailable" if isinstance(error, UnavailableError) else classify(error)
 
 
 def _standing(tracker: PartitionTracker) -> Progress:

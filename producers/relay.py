@@ -23,14 +23,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 import asyncpg
 from aiokafka.errors import KafkaError
 from msgspec import Struct
-from sqlalchemy.exc import SQLAlchemyError
 
 from producers.kafka import NEEDS_OPERATOR, TOO_LARGE, close_at_once
 from sentinel import logs
 from sentinel.clock import Clock
-from sentinel.errors import RetryableError
 from sentinel.store import outbox
-from sentinel.store.engine import classify
+from sentinel.store.engine import DATABASE_ERRORS, classify
 from sentinel.store.outbox import ClaimedRow
 
 if TYPE_CHECKING:
@@ -40,16 +38,6 @@ if TYPE_CHECKING:
 
 OMITTED_HEADER = "sentinel-omitted-bytes"
 """Size of a value that the broker refused as too large; the record then carries its headers alone."""
-
-DATABASE_ERRORS = (
-    asyncpg.PostgresError,
-    asyncpg.InterfaceError,
-    SQLAlchemyError,
-    RetryableError,
-    OSError,
-    TimeoutError,
-)
-"""What a connection of the store may raise; `classify` tells an outage from a mistake."""
 
 _log = logs.get("producers.relay")
 
@@ -155,7 +143,7 @@ class Relay:
                 if acknowledged:
                     await outbox.mark_sent(conn, acknowledged)
         except DATABASE_ERRORS as error:
-            if classify(error) == "fatal" and not isinstance(error, RetryableError):
+            if classify(error) == "fatal":
                 raise
             _log.warning(
                 "The outbox cannot be read.",
@@ -309,7 +297,7 @@ class Relay:
             async with self._connect() as conn:
                 state = await outbox.backlog(conn, self.topic)
         except DATABASE_ERRORS as error:
-            if classify(error) == "fatal" and not isinstance(error, RetryableError):
+            if classify(error) == "fatal":
                 raise
             return  # the pass reports it; an old figure is better than a zero
         age = dt.timedelta() if state.oldest is None else self._clock.now() - state.oldest

@@ -10,14 +10,25 @@ from typing import Any, Literal
 import asyncpg
 from sqlalchemy import event
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import DBAPIError, DisconnectionError
+from sqlalchemy.exc import DBAPIError, DisconnectionError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-from sentinel.errors import ConfigurationError
+from sentinel.errors import ConfigurationError, RetryableError
 from sentinel.settings import Database
 
 DRIVER = "postgresql+asyncpg"
+
+DATABASE_ERRORS = (
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    SQLAlchemyError,
+    RetryableError,
+    OSError,
+    TimeoutError,
+)
+"""Everything that connecting and a statement raise; `classify` tells them apart."""
 
 ErrorClass = Literal["retry", "missing_partition", "poison", "unavailable", "fatal"]
 
@@ -84,6 +95,13 @@ async def raw_connection(engine: AsyncEngine) -> AsyncIterator[asyncpg.Connectio
         driver = await driver_connection(connection)
         try:
             yield driver
+        except asyncpg.PostgresError:
+            raise
+        except BaseException:
+            # Only an error that the server reported leaves the protocol between two messages. After a broken or
+            # cancelled call the next user would meet "another operation is in progress".
+            await connection.invalidate()
+            raise
         finally:
             if driver.is_closed() or driver.is_in_transaction():
                 await connection.invalidate()
@@ -110,6 +128,9 @@ def classify(error: BaseException) -> ErrorClass:
     committing: see `commit_is_unknown`.
     """
     error = _inner(error)
+    if isinstance(error, (RetryableError, asyncpg.InternalClientError)):
+        # An internal error of the client means that its connection is out of step: the pool has another one.
+        return "unavailable"
     state = getattr(error, "sqlstate", None)
     if isinstance(state, str):
         return _classify_state(state, getattr(error, "constraint_name", None))

@@ -11,11 +11,10 @@ from contextlib import AsyncExitStack, suppress
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
-from sqlalchemy.exc import SQLAlchemyError
 
 from sentinel import logs
 from sentinel.errors import ConfigurationError, FatalError
-from sentinel.store.engine import raw_connection
+from sentinel.store.engine import DATABASE_ERRORS, raw_connection
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
@@ -53,7 +52,7 @@ class InstanceLock:
                 if self._conn is not None and not self._conn.is_closed():
                     await self._conn.fetchval("SELECT 1")
                     continue
-            except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError):
+            except DATABASE_ERRORS:
                 pass
             await self._retake()
 
@@ -63,7 +62,7 @@ class InstanceLock:
             await self.acquire()
         except ConfigurationError as error:
             raise FatalError(str(error)) from error
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, SQLAlchemyError, OSError, TimeoutError):
+        except DATABASE_ERRORS:
             return  # the database is away; so is every other process's claim
         _log.warning(
             "The lock of this group member was taken again.", action="instance_lock", member=self._name
@@ -74,6 +73,6 @@ class InstanceLock:
         conn, self._conn = self._conn, None
         if conn is not None and not conn.is_closed():
             # A failure does not matter: the session ends with the connection, and the lock with it.
-            with suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError):
+            with suppress(*DATABASE_ERRORS):
                 await conn.fetchval("SELECT pg_advisory_unlock($1)", self._key)
         await self._stack.aclose()

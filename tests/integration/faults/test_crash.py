@@ -1,0 +1,45 @@
+"""kill -9 at random points: N records in, N outcomes, none twice. The numbers stand in the test's output."""
+
+from __future__ import annotations
+
+import argparse
+
+import pytest
+
+from benchmarks.crash import Outcome, Plan, crash
+from benchmarks.stack import open_stack
+
+pytestmark = [pytest.mark.kafka, pytest.mark.slow]
+
+
+async def _run(plan: Plan) -> Outcome:
+    async with open_stack(argparse.Namespace(kafka=None)) as stack:
+        found = await crash(stack, plan, quiet=True)
+    print(f"\nkills {found.kills}, records {found.records}, outcomes {found.outcomes}, {found.seconds:.0f} s")  # noqa: T201
+    return found
+
+
+@pytest.mark.timeout(900)
+async def test_fifty_kills_lose_and_double_nothing() -> None:
+    found = await _run(Plan(kills=50, rate=150, shortest=0.6, longest=3.0, static=True, seed=20260301))
+    assert found.problems == []
+    assert found.kills == 50
+    assert found.records > 5000
+    # Otherwise every kill hit a quiet moment, and the test would have shown nothing.
+    assert found.kills_mid_work > 0
+
+
+@pytest.mark.timeout(300)
+async def test_kills_of_a_dynamic_member_lose_and_double_nothing() -> None:
+    plan = Plan(
+        kills=3,
+        rate=150,
+        shortest=2.0,
+        longest=12.0,
+        static=False,
+        seed=7,
+        session_timeout_ms=6000,
+        patience=60,
+    )
+    found = await _run(plan)
+    assert found.problems == []
