@@ -228,6 +228,17 @@ async def mark_replayed(conn: Connection, dead_letter_id: UUID) -> None:
     )
 
 
+async def record_replay(conn: Connection, *, actor: str, sent: int, topic: str | None) -> None:
+    """Note in the audit log who sent how many letters again; ``topic`` where it was not the letters' own."""
+    await conn.execute(
+        "INSERT INTO audit_log (actor, action, subject, detail)"
+        " VALUES ($1, 'dlq replay', $2, jsonb_build_object('sent', $3::int))",
+        storable(actor),
+        topic or "",
+        sent,
+    )
+
+
 async def consume_replay_token(conn: Connection, token: str, event_id: UUID, origin: Origin) -> bool:
     """Whether the record at ``origin`` may use ``event_id``: the token is the letter's, no other used it.
 
