@@ -1,0 +1,1 @@
+"""The service as an operator meets it: started, watched, stopped and examined from outside."""
