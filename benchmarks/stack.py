@@ -33,15 +33,23 @@ class Stack:
         """The database as asyncpg and libpq write it."""
         return self.postgres.url.replace("postgresql+asyncpg://", "postgresql://")
 
-    @contextlib.asynccontextmanager
-    async def ledger(self) -> AsyncIterator[PostgresLedger]:
-        """A counting connection, closed at the end."""
+    @property
+    def postgres_pid(self) -> int:
+        """The postmaster's process id; `RuntimeError` when it does not run."""
         pid = self.postgres.pid
         if pid is None:
             raise RuntimeError("the benchmark's Postgres does not run")
-        connection: asyncpg.Connection[Any] = await asyncpg.connect(self.dsn)
+        return pid
+
+    @contextlib.asynccontextmanager
+    async def ledger(self) -> AsyncIterator[PostgresLedger]:
+        """A counting connection, closed at the end."""
+        # A parallel worker of a count would be a process of its own and be booked to the program.
+        connection: asyncpg.Connection[Any] = await asyncpg.connect(
+            self.dsn, server_settings={"max_parallel_workers_per_gather": "0"}
+        )
         try:
-            yield PostgresLedger(connection, pid)
+            yield PostgresLedger(connection, self.postgres_pid)
         finally:
             await connection.close()
 

@@ -16,6 +16,7 @@ def run(context: typer.Context) -> None:
     """
     settings = settings_of(context)
 
+    from daemon import collector
     from daemon.app import Service, handle_signals
     from sentinel import logs
 
@@ -23,6 +24,7 @@ def run(context: typer.Context) -> None:
 
     async def main() -> None:
         service = Service(settings)
+        collector.calm()
         handle_signals(service)
         await service.run()
 

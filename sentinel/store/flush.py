@@ -60,11 +60,16 @@ RETURNING c.topic, c.partition, (l.before = l.base) AS counted
 """
 
 _INSERT_KEYS = """
-INSERT INTO event_keys (day, event_id, hash, topic, incarnation, partition, "offset", item, outcome, reason)
-SELECT $1, u.* FROM unnest($2::uuid[], $3::bytea[], $4::text[], $5::int[], $6::int[], $7::bigint[], $8::int[],
-    $9::text[], $10::text[]) AS u
-ON CONFLICT DO NOTHING RETURNING event_id
+WITH inserted AS (
+    INSERT INTO event_keys (day, event_id, hash, topic, incarnation, partition, "offset", item, outcome, reason)
+    SELECT $1, u.event_id, u.hash, ($2::text[])[u.log], ($3::int[])[u.log], ($4::int[])[u.log], u."offset", u.item,
+        ($5::text[])[u.ended], ($6::text[])[u.ended]
+    FROM unnest($7::uuid[], $8::bytea[], $9::int[], $10::bigint[], $11::int[], $12::int[])
+        AS u(event_id, hash, log, "offset", item, ended)
+    ON CONFLICT DO NOTHING RETURNING event_id)
+SELECT CASE WHEN count(*) < $13 THEN coalesce(array_agg(event_id), '{}') END FROM inserted
 """
+"""Few logs and outcomes stand for many keys, so they travel once each. Answers NULL where every key is new."""
 
 _READ_KEYS = """
 SELECT event_id, hash, topic, incarnation, partition, "offset", item, outcome, reason
@@ -237,17 +242,18 @@ async def _key_round(
         if earlier is not candidate and earlier.hash != candidate.hash:
             again.append(_collided(candidate))
     # Sorted, so that two flushes that share ids take the locks in one order.
-    ordered = sorted(first.values(), key=lambda c: c.event_id.int)
-    inserted = {row["event_id"] for row in await conn.fetch(_INSERT_KEYS, day, *_key_columns(ordered))}
+    ordered = sorted(first.values(), key=_by_id)
+    new_ids = await conn.fetchval(_INSERT_KEYS, day, *_key_columns(ordered), len(ordered))
+    inserted = first.keys() if new_ids is None else frozenset(new_ids)
     known: dict[UUID, Any] = {}
-    if len(inserted) < len(ordered):
+    if new_ids is not None:
         missing = [c.event_id for c in ordered if c.event_id not in inserted]
         known = {row["event_id"]: row for row in await conn.fetch(_READ_KEYS, missing)}
     for candidate in ordered:
         if candidate.event_id in inserted:
-            result.new.append((candidate.event_id, candidate.interaction, candidate.collided))
-            result.collisions += candidate.collided
             interaction = candidate.interaction
+            result.new.append((candidate.event_id, interaction, candidate.collided))
+            result.collisions += candidate.collided
             result.outcomes[candidate.index] = (interaction.outcome, interaction.reason)
             continue
         row = known[candidate.event_id]
@@ -267,18 +273,35 @@ def _collided(candidate: _Candidate) -> _Candidate:
     return _Candidate(candidate.index, new_id, candidate.hash, candidate.interaction, collided=True)
 
 
+def _by_id(candidate: _Candidate) -> bytes:
+    return candidate.event_id.bytes
+
+
 def _key_columns(candidates: Sequence[_Candidate]) -> list[list[Any]]:
-    origins = [c.interaction.event.origin for c in candidates]
+    logs: dict[tuple[str, int, int], int] = {}
+    ends: dict[OutcomeKey, int] = {}
+    log_numbers, offsets, items, end_numbers = [], [], [], []
+    for candidate in candidates:
+        interaction = candidate.interaction
+        origin = interaction.event.origin
+        log = (origin.topic, origin.incarnation, origin.partition)
+        # Arrays of PostgreSQL count from one.
+        log_numbers.append(logs.setdefault(log, len(logs) + 1))
+        offsets.append(origin.offset)
+        items.append(origin.item)
+        end_numbers.append(ends.setdefault((interaction.outcome, interaction.reason), len(ends) + 1))
     return [
+        [topic for topic, _, _ in logs],
+        [incarnation for _, incarnation, _ in logs],
+        [partition for _, _, partition in logs],
+        [outcome.value for outcome, _ in ends],
+        [reason for _, reason in ends],
         [c.event_id for c in candidates],
         [c.hash for c in candidates],
-        [o.topic for o in origins],
-        [o.incarnation for o in origins],
-        [o.partition for o in origins],
-        [o.offset for o in origins],
-        [o.item for o in origins],
-        [c.interaction.outcome.value for c in candidates],
-        [c.interaction.reason for c in candidates],
+        log_numbers,
+        offsets,
+        items,
+        end_numbers,
     ]
 
 
@@ -302,22 +325,19 @@ async def _insert_rows(
     if not new:
         return ()
     day = now.date()
-    await conn.execute(
-        rows.INSERT_INTERACTIONS,
-        day,
-        *rows.columns((rows.interaction_row(event_id, row, c, now) for event_id, row, c in new), 32),
-    )
-    await conn.execute(
-        rows.INSERT_TEXTS, day, *rows.columns((rows.text_row(event_id, row) for event_id, row, _ in new), 5)
-    )
-    verdict_rows = [
-        rows.verdict_row(event_id, verdict)
+    # Their keys are new, so nothing of them can be there yet: COPY has no need to look for conflicts.
+    copied = [rows.interaction_row(day, event_id, row, collided, now) for event_id, row, collided in new]
+    await rows.copy(conn, "interactions", rows.INTERACTION_COLUMNS, copied)
+    copied = [rows.text_row(day, event_id, row) for event_id, row, _ in new]
+    await rows.copy(conn, "interaction_texts", rows.TEXT_COLUMNS, copied)
+    copied = [
+        rows.verdict_row(day, event_id, verdict)
         for event_id, row, _ in new
         for verdict in (row.prompt_verdict, row.response_verdict)
         if verdict is not None
     ]
-    if verdict_rows:
-        await conn.execute(rows.INSERT_VERDICTS, day, *rows.columns(verdict_rows, 14))
+    if copied:
+        await rows.copy(conn, "verdicts", rows.VERDICT_COLUMNS, copied)
     screened = [(event_id, row.screening) for event_id, row, _ in new if row.screening is not None]
     if screened:
         values = [(e, s.screener_id, s.label.value, s.score, s.created_at) for e, s in screened]

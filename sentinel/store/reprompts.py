@@ -187,8 +187,8 @@ async def store(conn: Connection, finding: ClaimedFinding, result: RepromptResul
             ]  # fmt: skip
             await conn.execute(_ATTEMPTS, finding.finding_id, *rows.columns(values, 7))
         if result.verdicts:
-            verdicts = [rows.verdict_row(finding.event_id, verdict) for verdict in result.verdicts]
-            await conn.execute(rows.INSERT_VERDICTS, day, *rows.columns(verdicts, 14))
+            verdicts = [rows.verdict_row(day, finding.event_id, verdict) for verdict in result.verdicts]
+            await conn.executemany(rows.INSERT_VERDICT, verdicts)
         if result.pair is not None:
             await conn.execute(_PAIR, *_pair_row(result.pair))
     return True

@@ -1,4 +1,8 @@
-"""Interactions as column arrays for ``INSERT … SELECT FROM unnest(…)``: one plan and one execution a flush."""
+"""Interactions as rows: for COPY where every row is new, as column arrays for ``INSERT … SELECT FROM unnest(…)``.
+
+Both are one execution a flush. COPY costs the client less, since asyncpg asks of every element of an array
+whether it is an array itself, and the server less, since it plans nothing; it knows no ON CONFLICT.
+"""
 
 from __future__ import annotations
 
@@ -7,44 +11,37 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 from uuid import UUID
 
+import asyncpg
 import orjson
 
 from sentinel.errors import FatalError
-from sentinel.events import Message
+from sentinel.events import Message, PromptEvent
 from sentinel.interactions import Flag, Interaction
+from sentinel.outcomes import Outcome
 from sentinel.verdicts import Label, Role, Verdict
 
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
-INSERT_INTERACTIONS = """
-INSERT INTO interactions (day, event_id, received_at, event_time, format, source, tenant, model, provider,
-    user_ref, conversation_id, response_id, choice, served_model, served_by, finish_reason, input_tokens,
-    output_tokens, trace_id, span_id, outcome, reason, prompt_label, response_label, refusal, unsafe,
-    prompt_unscored, policy_version, guard_model, sampling_probability, flags, unscanned_parts, attrs)
-SELECT $1, u.* FROM unnest($2::uuid[], $3::timestamptz[], $4::timestamptz[], $5::text[], $6::text[], $7::text[],
-    $8::text[], $9::text[], $10::text[], $11::text[], $12::text[], $13::int2[], $14::text[], $15::text[],
-    $16::text[], $17::int4[], $18::int4[], $19::text[], $20::text[], $21::text[], $22::text[], $23::text[],
-    $24::text[], $25::bool[], $26::bool[], $27::text[], $28::text[], $29::text[], $30::float4[], $31::int4[],
-    $32::int4[], $33::jsonb[]) AS u
-"""
+INTERACTION_COLUMNS = (
+    "day", "event_id", "received_at", "event_time", "format", "source", "tenant", "model", "provider", "user_ref",
+    "conversation_id", "response_id", "choice", "served_model", "served_by", "finish_reason", "input_tokens",
+    "output_tokens", "trace_id", "span_id", "outcome", "reason", "prompt_label", "response_label", "refusal",
+    "unsafe", "prompt_unscored", "policy_version", "guard_model", "sampling_probability", "flags",
+    "unscanned_parts", "attrs",
+)  # fmt: skip
 
-INSERT_TEXTS = """
-INSERT INTO interaction_texts (day, event_id, messages, response, response_extra, client_verdicts)
-SELECT $1, u.* FROM unnest($2::uuid[], $3::jsonb[], $4::text[], $5::text[], $6::jsonb[]) AS u
-"""
+TEXT_COLUMNS = ("day", "event_id", "messages", "response", "response_extra", "client_verdicts")
 
-INSERT_VERDICTS = """
-INSERT INTO verdicts (day, event_id, role, attempt, guard_id, score_run, label, categories, refusal, score, raw,
-    guard_model, template, policy_version, windows)
-SELECT $1, u.event_id, u.role, u.attempt, u.guard_id, u.score_run, u.label,
-    CASE WHEN u.categories = '' THEN '{}'::text[] ELSE string_to_array(u.categories, chr(31)) END,
-    u.refusal, u.score, u.raw, u.guard_model, u.template, u.policy_version, u.windows
-FROM unnest($2::uuid[], $3::text[], $4::int2[], $5::text[], $6::int4[], $7::text[], $8::text[], $9::bool[],
-    $10::float4[], $11::text[], $12::text[], $13::text[], $14::text[], $15::int2[])
-    AS u(event_id, role, attempt, guard_id, score_run, label, categories, refusal, score, raw, guard_model,
-        template, policy_version, windows)
-ON CONFLICT DO NOTHING
-"""
+VERDICT_COLUMNS = (
+    "day", "event_id", "role", "attempt", "guard_id", "score_run", "label", "categories", "refusal", "score", "raw",
+    "guard_model", "template", "policy_version", "windows",
+)  # fmt: skip
+
+INSERT_VERDICT = f"""
+INSERT INTO verdicts ({", ".join(VERDICT_COLUMNS)})
+VALUES ({", ".join(f"${n + 1}" for n in range(len(VERDICT_COLUMNS)))}) ON CONFLICT DO NOTHING
+"""  # noqa: S608  # our own names
+"""One verdict on a further answer, whose key another claim may have written."""
 
 INSERT_SCREENINGS = """
 INSERT INTO screenings (day, event_id, screener_id, label, score, created_at)
@@ -67,6 +64,12 @@ FROM unnest($2::uuid[], $3::uuid[], $4::timestamptz[], $5::text[], $6::text[], $
 ON CONFLICT DO NOTHING
 """
 
+_NUL_REPLACED = Flag.NUL_REPLACED.value
+_WINDOWED = Flag.WINDOWED.value
+_COLLIDED = Flag.ID_COLLISION.value
+_UNIDENTIFIED = Flag.UNIDENTIFIED.value
+"""As plain numbers: arithmetic of flags makes an object each time."""
+
 _SEPARATOR = "\x1f"
 """Categories travel as one text each row: asyncpg has no ragged arrays of arrays."""
 
@@ -77,37 +80,47 @@ def columns(rows: Iterable[Sequence[Any]], width: int) -> list[list[Any]]:
     return turned or [[] for _ in range(width)]
 
 
+async def copy(
+    conn: asyncpg.Connection[Any], table: str, columns: Sequence[str], rows: Sequence[tuple[Any, ...]]
+) -> None:
+    """Write rows that cannot be there yet. Raises what asyncpg raises; `asyncpg.DataError` for a bad value."""
+    try:
+        await conn.copy_records_to_table(table, records=rows, columns=columns)
+    except (ValueError, TypeError, OverflowError) as error:
+        # As for the arguments of a statement, which asyncpg wraps itself: one bad value must not look like a
+        # mistake of the program, which stops the service.
+        raise asyncpg.DataError(f"a value of {table} cannot be encoded: {type(error).__name__}") from error
+
+
 def messages_json(messages: Sequence[Message]) -> str:
     """The conversation as the JSON text that ``interaction_texts.messages`` holds."""
     return orjson.dumps([{"role": m.role, "text": m.text} for m in messages]).decode()
 
 
-def _flags(row: Interaction, collided: bool) -> int:
-    event = row.event
-    flags = 0
+def _flags(event: PromptEvent, prompt: Verdict | None, response: Verdict | None, collided: bool) -> int:
+    flags = _COLLIDED if collided else 0
     if event.nul_replaced:
-        flags |= Flag.NUL_REPLACED.value
-    if collided:
-        flags |= Flag.ID_COLLISION.value
+        flags |= _NUL_REPLACED
     if not event.identified:
-        flags |= Flag.UNIDENTIFIED.value
-    for verdict in (row.prompt_verdict, row.response_verdict):
-        if verdict is not None and verdict.assessment.windows > 1:
-            flags |= Flag.WINDOWED.value
+        flags |= _UNIDENTIFIED
+    if (prompt is not None and prompt.assessment.windows > 1) or (
+        response is not None and response.assessment.windows > 1
+    ):
+        flags |= _WINDOWED
     return flags
 
 
-def _scored(row: Interaction) -> bool | None:
-    return row.unsafe if row.outcome.value == "stored" else None
-
-
-def interaction_row(event_id: UUID, row: Interaction, collided: bool, now: dt.datetime) -> tuple[Any, ...]:
-    """Values of one interaction in the order of `INSERT_INTERACTIONS`, the day left out."""
+def interaction_row(
+    day: dt.date, event_id: UUID, row: Interaction, collided: bool, now: dt.datetime
+) -> tuple[Any, ...]:
+    """Values of one interaction in the order of `INTERACTION_COLUMNS`."""
     event = row.event
     prompt, response = row.prompt_verdict, row.response_verdict
+    received_ms = event.received_ms
     return (
+        day,
         event_id,
-        _EPOCH + dt.timedelta(milliseconds=event.received_ms) if event.received_ms >= 0 else now,
+        _EPOCH + dt.timedelta(milliseconds=received_ms) if received_ms >= 0 else now,
         event.event_time,
         event.format,
         event.source,
@@ -125,40 +138,41 @@ def interaction_row(event_id: UUID, row: Interaction, collided: bool, now: dt.da
         event.output_tokens,
         event.trace_id,
         event.span_id,
-        row.outcome.value,
+        row.outcome,
         row.reason,
-        None if prompt is None else prompt.assessment.label.value,
-        None if response is None else response.assessment.label.value,
+        None if prompt is None else prompt.assessment.label,
+        None if response is None else response.assessment.label,
         None if response is None else response.assessment.refusal,
-        _scored(row),
+        row.unsafe if row.outcome is Outcome.STORED else None,
         row.prompt_unscored,
         row.policy_version,
         None if response is None else response.guard_model,
         row.sampling_probability,
-        _flags(row, collided),
+        _flags(event, prompt, response, collided),
         event.unscanned_parts,
         orjson.dumps(event.attrs).decode() if event.attrs else None,
     )
 
 
-def text_row(event_id: UUID, row: Interaction) -> tuple[Any, ...]:
-    """Values of one row of texts in the order of `INSERT_TEXTS`, the day left out."""
+def text_row(day: dt.date, event_id: UUID, row: Interaction) -> tuple[Any, ...]:
+    """Values of one row of texts in the order of `TEXT_COLUMNS`."""
     event = row.event
     client = orjson.dumps(event.client_verdicts).decode() if event.client_verdicts else None
-    return (event_id, messages_json(event.messages), event.response, event.response_extra, client)
+    return (day, event_id, messages_json(event.messages), event.response, event.response_extra, client)
 
 
-def verdict_row(event_id: UUID, verdict: Verdict) -> tuple[Any, ...]:
-    """Values of one verdict in the order of `INSERT_VERDICTS`, the day left out."""
+def verdict_row(day: dt.date, event_id: UUID, verdict: Verdict) -> tuple[Any, ...]:
+    """Values of one verdict in the order of `VERDICT_COLUMNS`."""
     a = verdict.assessment
     return (
+        day,
         event_id,
-        verdict.role.value,
+        verdict.role,
         verdict.attempt,
         verdict.guard_id,
         verdict.score_run,
-        a.label.value,
-        _SEPARATOR.join(a.categories),
+        a.label,
+        a.categories,
         a.refusal,
         a.score,
         a.raw,
