@@ -22,7 +22,7 @@ MAX_LINES = 400
 ALLOWED_SHADOWS = {"daemon", "trainer"}
 
 PLACES_OF_ONE_MACHINE = re.compile(
-    r"/root/\w|/opt/(?:pypi|wheels)\b|(?<![\w.-])/work/|/home/(?!appuser)[a-z]+/"
+    r"/root/\.|/opt/(?:pypi|wheels)\b|(?<![\w.-])/work/|/home/(?!appuser)[a-z]+/"
     r"|files\.pythonhosted\.org|pypi\.org/simple|(?:index|extra-index)-url\s*[=:]|--find-links"
 )
 
