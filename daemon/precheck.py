@@ -70,8 +70,7 @@ def check_port(host: str, port: int) -> None:
 
 
 async def _check_database(settings: Settings) -> None:
-    from daemon.recorder import DATABASE_ERRORS
-    from sentinel.store.engine import classify, create_engine, raw_connection
+    from sentinel.store.engine import DATABASE_ERRORS, classify, create_engine, raw_connection
     from sentinel.store.migrate import check_schema
 
     engine = create_engine(settings.database)

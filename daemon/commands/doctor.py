@@ -35,7 +35,9 @@ def doctor(
     from daemon.doctor.report import as_json as to_json
     from daemon.doctor.report import exit_status, masked, most_severe_first
 
-    found, secrets = asyncio.run(_examine(invocation_of(context)))
+    # aiokafka logs each failed connection attempt, in its own words.
+    _silence_libraries()
+    found, secrets = asyncio.run(diagnose(invocation_of(context)))
     findings = most_severe_first(masked(found, secrets))
     status = exit_status(findings, strict=strict)
     if as_json:
@@ -45,8 +47,11 @@ def doctor(
     raise typer.Exit(status)
 
 
-async def _examine(invocation: Invocation) -> tuple[list[Finding], list[str]]:
-    """Everything that can be examined, and the secrets to mask. Parts whose ground is missing are left out."""
+async def diagnose(invocation: Invocation) -> tuple[list[Finding], list[str]]:
+    """Everything that can be examined, and the secrets to mask. Parts whose ground is missing are left out.
+
+    Never raises for what is missing or wrong: that is what it finds.
+    """
     from daemon.doctor.installation import examine_installation
     from daemon.doctor.report import fail
     from sentinel.errors import ConfigurationError
@@ -62,8 +67,6 @@ async def _examine(invocation: Invocation) -> tuple[list[Finding], list[str]]:
 
     from daemon.doctor.selection import local_findings, missing_parts, server_checks
 
-    # aiokafka logs each failed connection attempt, in its own words.
-    _silence_libraries()
     missing = missing_parts()
     if missing:
         return [*found, *missing], []

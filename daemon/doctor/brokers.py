@@ -12,6 +12,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import GroupAuthorizationFailedError, KafkaError, TopicAuthorizationFailedError
 
+from consumers.kafka import EMBEDDED_CLUSTER_PREFIX
 from daemon.doctor.report import Finding, fail, ok, warn
 from sentinel.errors import ConfigurationError
 from sentinel.failures import describe
@@ -27,8 +28,7 @@ SHORT_RETENTION_MS: Final = _DAY_MS
 """An outage over a weekend night must not outlast the log."""
 ENVELOPE_BYTES: Final = 16_384
 """What a dead letter adds to its record: Kafka Connect's headers and ours."""
-_EMBEDDED: Final = "mockCluster"
-"""How librdkafka's in-process broker names its cluster."""
+
 
 Topics = Mapping[str, Sequence[Mapping[str, Any]]]
 """Partitions by topic, as the metadata response describes them."""
@@ -54,7 +54,7 @@ async def examine_kafka(kafka: Kafka, consumer: Consumer, retention: Retention) 
         cluster = await admin.describe_cluster()
         # Asking for all topics makes none; asking for one by name may make it.
         topics: Topics = {topic["topic"]: topic["partitions"] for topic in await admin.describe_topics()}
-        embedded = str(cluster.get("cluster_id") or "").startswith(_EMBEDDED)
+        embedded = str(cluster.get("cluster_id") or "").startswith(EMBEDDED_CLUSTER_PREFIX)
         found = check_cluster(cluster, kafka)
         found += check_topics(kafka, topics, brokers=len(cluster["brokers"]), embedded=embedded)
         if not embedded:
@@ -75,7 +75,7 @@ async def examine_kafka(kafka: Kafka, consumer: Consumer, retention: Retention) 
 def check_cluster(cluster: Mapping[str, Any], kafka: Kafka) -> list[Finding]:
     """What kind of cluster answers."""
     name = str(cluster.get("cluster_id") or "without an id")
-    if name.startswith(_EMBEDDED):
+    if name.startswith(EMBEDDED_CLUSTER_PREFIX):
         return [
             warn(
                 "kafka",

@@ -13,11 +13,10 @@ from msgspec import Struct
 
 from daemon.doctor.brokers import reader_options
 from daemon.doctor.report import Finding, fail, ok, warn
-from daemon.recorder import DATABASE_ERRORS
 from sentinel.clock import Clock
 from sentinel.errors import ConfigurationError
 from sentinel.kafka_security import security_arguments
-from sentinel.store.engine import raw_connection
+from sentinel.store.engine import DATABASE_ERRORS, raw_connection
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine

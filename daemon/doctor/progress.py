@@ -33,13 +33,13 @@ async def check_halts(conn: Connection) -> list[Finding]:
         text = f"{place} is halted ({state.halted}) since {since}: {state.halted_detail or 'no detail'}"
         if state.halted == HaltReason.FLOOD:
             remedy = (
-                f"look at `sentinel dlq list --topic {state.topic}`, mend the producer, then `sentinel dlq resume"
-                f" --topic {state.topic} --partition {state.partition} --allow 1000`"
+                f"look at `sentinel dlq list --topic {state.topic}`, mend the producer, then"
+                f" `sentinel dlq resume {place} --allow 1000`"
             )
         else:
             remedy = (
-                "if the topic was made anew or the cluster replaced on purpose: `sentinel offsets reset"
-                f" --topic {state.topic} --partition {state.partition}`"
+                "if the topic was made anew or the cluster replaced on purpose:"
+                f" `sentinel offsets reset {place} --to earliest --yes`"
             )
         found.append(fail("halted partitions", text, remedy))
     return found or [ok("halted partitions", "none")]

@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from daemon.doctor.examination import Question, ask
 from daemon.doctor.report import Finding, fail, ok, warn
-from daemon.recorder import DATABASE_ERRORS
 from sentinel.clock import Clock
 from sentinel.errors import SchemaVersionError
 from sentinel.failures import describe
-from sentinel.store.engine import raw_connection
+from sentinel.store.engine import DATABASE_ERRORS, raw_connection
 from sentinel.store.migrate import check_schema
 from sentinel.store.orphans import find_orphans
 from sentinel.store.partitions import existing_days
