@@ -37,7 +37,7 @@ _log = logs.get("daemon.scoring")
 class ScoringLimits(Struct, frozen=True, kw_only=True):
     """How events are gathered for the guard."""
 
-    batch_size: int = 16
+    batch_size: int = 64
     """Texts of one call; an event is one or two."""
     linger_s: float = 0.005
     """How long an event waits for others of its batch."""

@@ -32,7 +32,7 @@ class Guard(Section):
         "auto",
         description="auto: batch where the server has an endpoint for it; else one call for each text.",
     )
-    batch_size: Annotated[int, Field(ge=1, le=1024)] = Field(16, description="Texts of one batch at most.")
+    batch_size: Annotated[int, Field(ge=1, le=1024)] = Field(64, description="Texts of one batch at most.")
     linger_ms: Annotated[int, Field(ge=0, le=1000)] = Field(5, description="Wait for a batch to fill.")
     max_concurrency: Count = Field(64, description="Requests under way at the same time.")
     timeout_s: Seconds = Field(30.0, description="Time for one request, answer included.")
