@@ -19,8 +19,17 @@ from typing import TYPE_CHECKING, Any
 from prometheus_client import CollectorRegistry
 
 from consumers.source import Source
-from daemon.assembly import Intake, code_version, make_connect, make_guard, make_source
+from daemon.assembly import (
+    Intake,
+    code_version,
+    make_connect,
+    make_guard,
+    make_policy,
+    make_served,
+    make_source,
+)
 from daemon.health import Health, HealthServer
+from daemon.outgoing import make_generators, make_relays, make_reprompter
 from daemon.supervisor import Supervisor
 from sentinel import logs
 from sentinel.breaker import BreakerState
@@ -57,7 +66,9 @@ class Service:
         source: Source | None = None,
         engine: AsyncEngine | None = None,
         default_format: str | None = None,
+        behind_offset: bool = True,
     ) -> None:
+        """``behind_offset``: also ask again and announce; False leaves that to another process."""
         self.settings = settings
         self.clock: Clock = clock or SystemClock()
         self.metrics = Metrics(CollectorRegistry())
@@ -85,6 +96,20 @@ class Service:
             wrote=self._wrote,
             default_format=default_format,
         )
+        connect = make_connect(self.engine)
+        self._generators = make_generators(settings, make_served(settings), self.clock)
+        self._reprompter = make_reprompter(
+            settings,
+            connect,
+            self.guard,
+            self._generators,
+            policy=make_policy(settings),
+            metrics=self.metrics,
+            clock=self.clock,
+        )
+        self._relays = make_relays(settings, connect, self.metrics, self.clock)
+        self._behind_offset = behind_offset
+        self._stop_behind_offset = asyncio.Event()
         self.health = HealthServer(
             settings.metrics.host,
             settings.metrics.port,
@@ -107,6 +132,7 @@ class Service:
         async with AsyncExitStack() as stack:
             stack.push_async_callback(self.engine.dispose)
             stack.push_async_callback(self.guard.aclose)
+            stack.push_async_callback(self._generators.aclose)
             stack.callback(self.notifier.close)
             await self._prepare(stack)
             await self.health.start()
@@ -161,6 +187,10 @@ class Service:
             "guard-watch": self.intake.guard_breaker.watch(self.guard.probe),
             "maintenance": self._maintain(),
         }
+        if self._behind_offset:
+            work["reprompter"] = self._reprompter.run(self._stop_behind_offset)
+            for relay in self._relays:
+                work[f"relay {relay.topic}"] = relay.run(self._stop_behind_offset)
         if self._instance is not None:
             work["instance"] = self._instance.watch()
         return {name: asyncio.create_task(coroutine, name=name) for name, coroutine in work.items()}
@@ -209,6 +239,10 @@ class Service:
         with suppress(TimeoutError):
             async with asyncio.timeout(consumer.flush_s):
                 await self.intake.loop.commit()
+        self._stop_behind_offset.set()
+        behind = [task for name, task in running.items() if name.startswith(("relay", "reprompter"))]
+        if behind:
+            await asyncio.wait(behind, timeout=consumer.flush_s)
         if not done:
             _log.warning(
                 "Time ran out; what is unfinished is read again after the next start.", action="stop"
@@ -219,7 +253,11 @@ class Service:
     # -- health ----------------------------------------------------------------------------------------------
 
     def _wrote(self, result: Flushed) -> None:
-        """Rows were committed."""
+        """Rows were committed: what waits behind the offset need not sleep out its pause."""
+        if result.findings:
+            self._reprompter.wake()
+            for relay in self._relays:
+                relay.wake()
 
     def _live(self) -> Health:
         silent = sorted(self.supervisor.silent())

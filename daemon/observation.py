@@ -23,19 +23,14 @@ _BREAKER_VALUES = {
 
 
 class Observation:
-    """Observer of loop, recorder, scoring, breakers and relays; only counts, never waits."""
+    """Observer of loop, recorder, scoring and breakers; only counts, never waits."""
 
     def __init__(self, metrics: Metrics, clock: Clock) -> None:
         self._metrics = metrics
         self._clock = clock
         self._halted: dict[Partition, str] = {}
-        self._outputs: dict[str, str] = {}
         self._buffered: dict[Partition, int] = {}
         self._previous: dict[Partition, int] = {}
-
-    def name_output(self, topic: str, output: str) -> None:
-        """Topics may be renamed in settings; metrics keep the output's own name."""
-        self._outputs[topic] = output
 
     # -- loop ------------------------------------------------------------------------------------------------
 
@@ -150,20 +145,10 @@ class Observation:
     def retried(self, reason: str) -> None:
         self._metrics.db_retries.inc(reason)
 
-    # -- scoring, breakers, relays ---------------------------------------------------------------------------
+    # -- scoring, breakers ---------------------------------------------------------------------------
 
     def in_flight(self, events: int) -> None:
         self._metrics.in_flight.set(events)
 
     def breaker(self, target: str, state: BreakerState) -> None:
         self._metrics.breaker_state.set(target, _BREAKER_VALUES[state])
-
-    def sent(self, topic: str, n: int) -> None:
-        if n:
-            self._metrics.outbox_sent.inc(self._outputs.get(topic, "other"), by=n)
-
-    def failed(self, topic: str, reason: str) -> None:
-        """Relays log their failures; the backlog is what alerts look at."""
-
-    def backlog(self, topic: str, rows: int, oldest_seconds: float) -> None:
-        self._metrics.outbox_backlog.set(self._outputs.get(topic, "other"), rows)

@@ -74,6 +74,8 @@ async def _replay(settings: Settings, path: Path, record_format: str | None) -> 
         ),
         source=source,
         default_format=record_format,
+        # Findings are asked again and announced by the running daemon.
+        behind_offset=False,
     )
     handle_signals(service)
     progress = asyncio.create_task(_show(service, source), name="progress")
