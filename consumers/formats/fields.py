@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
+import msgspec
 import orjson
 
 from sentinel.errors import PoisonError
@@ -118,13 +119,13 @@ def moment(value: Any) -> dt.datetime | None:
     if not isinstance(value, str):
         return None
     try:
-        parsed = dt.datetime.fromisoformat(value)
-    except ValueError:
+        parsed = msgspec.convert(value, dt.datetime)
+    except msgspec.ValidationError:
         found = _LENIENT_TIME.fullmatch(value.strip())
         if found is None:
             return None
         day, minute, second, fraction, zone = found.groups()
-        # A leap second is written :60, which Python refuses.
+        # A leap second is written :60, which Python refuses; so do the parsers a missing zone or seconds.
         clock = f"{minute}:{'59' if second == '60' else second or '00'}{(fraction or '')[:7]}"
         try:
             parsed = dt.datetime.fromisoformat(f"{day}T{clock}{(zone or 'Z').upper()}")

@@ -50,7 +50,7 @@ def read(obj: dict[str, Any]) -> Outcome:
     ):  # fmt: skip
         return Skip("own_traffic")
     # Embeddings come with messages and tokens like a chat: the call type tells.
-    if obj.get("call_type") not in _GENERATIONS and not openai_pair.has_answer(response):
+    if name(obj.get("call_type")) not in _GENERATIONS and not openai_pair.has_answer(response):
         return Skip("not_generation")
     if obj.get("status", "success") != "success":
         return Skip("failed_call")

@@ -207,7 +207,7 @@ def _response(obj: dict[str, Any]) -> Content:
 
 def _read_prompt(draft: Draft, obj: dict[str, Any]) -> None:
     turns = obj.get("messages")
-    if turns is None:
+    if turns is None or (turns == [] and obj.get("prompt")):
         prompt = obj.get("prompt")
         if not isinstance(prompt, str):
             raise PoisonError("missing_field" if prompt is None else "invalid_field", "messages or prompt")

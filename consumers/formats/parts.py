@@ -122,7 +122,7 @@ class Content:
         self.extra += thought.text + thought.extra
 
     def _part(self, part: Mapping[str, Any], depth: int) -> None:
-        kind = part.get("type")
+        kind = name(part.get("type"))
         if kind in _CALL_TYPES:
             self.call(part)
         elif kind in _RESULT_TYPES:
