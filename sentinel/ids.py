@@ -12,8 +12,8 @@ NAMESPACE = UUID("6f1c7a52-3d0e-5b8e-9a41-8f2d6c1b7e90")
 """Root namespace of this product; changing it would make every event look new."""
 
 _SEPARATOR = "\x1f"
-"""Unit separator between the parts of a name: ids and tenants do not contain it, so that ('a', 'bc') and
-('ab', 'c') cannot meet."""
+"""Unit separator between the parts of a name. A part that a producer chooses is preceded by its length, or stands
+between two numbers, so that whatever it contains ('a', 'bc') and ('ab', 'c') cannot meet."""
 
 _NAMESPACE_BYTES = NAMESPACE.bytes
 _CLEARED = ~((0xF000 << 64) | (0xC000 << 48))
@@ -23,19 +23,23 @@ _VERSION_5 = (5 << 76) | (0x8000 << 48)
 
 def _named(name: str) -> UUID:
     # What `uuid5(NAMESPACE, name)` answers, in half its time: every event needs one.
-    digest = hashlib.sha1(_NAMESPACE_BYTES + name.encode(), usedforsecurity=False).digest()
+    digest = hashlib.sha1(
+        _NAMESPACE_BYTES + name.encode("utf-8", "surrogatepass"), usedforsecurity=False
+    ).digest()
     return UUID(int=int.from_bytes(digest[:16], "big") & _CLEARED | _VERSION_5)
 
 
 def event_id_from_response(tenant: str | None, response_id: str, choice: int) -> UUID:
     """Identity of a model call that carries a response id; the same for span, log event and route."""
-    return _named(f"response{_SEPARATOR}{tenant or ''}{_SEPARATOR}{response_id}{_SEPARATOR}{choice}")
+    tenant = tenant or ""
+    return _named(f"response\x1f{len(tenant)}\x1f{tenant}\x1f{response_id}\x1f{choice}")
 
 
 def event_id_from_producer(tenant: str | None, source: str | None, producer_id: str, item: int) -> UUID:
     """Identity given by the producer (own ``id``, CloudEvents id, OTLP ``trace:span``, Idempotency-Key)."""
+    tenant, source = tenant or "", source or ""
     return _named(
-        f"producer{_SEPARATOR}{tenant or ''}{_SEPARATOR}{source or ''}{_SEPARATOR}{producer_id}{_SEPARATOR}{item}"
+        f"producer\x1f{len(tenant)}\x1f{tenant}\x1f{len(source)}\x1f{source}\x1f{producer_id}\x1f{item}"
     )
 
 
@@ -72,8 +76,9 @@ def dead_letter_id(topic: str, incarnation: int, partition: int, offset: int, it
 
 def content_hash(last_user_text: str, response: str) -> bytes:
     """16 bytes that tell two calls with one response id apart (blake2b over last user text and answer)."""
-    digest = hashlib.blake2b(last_user_text.encode("utf-8", "surrogatepass"), digest_size=16)
-    digest.update(b"\x1f")
+    asked = last_user_text.encode("utf-8", "surrogatepass")
+    digest = hashlib.blake2b(b"%d\x1f" % len(asked), digest_size=16)
+    digest.update(asked)
     digest.update(response.encode("utf-8", "surrogatepass"))
     return digest.digest()
 

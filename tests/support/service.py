@@ -44,7 +44,7 @@ def settings_for(
             made.setdefault(name, {}).update(values)
         else:
             made[name] = values
-    return Settings(**made)
+    return Settings.model_validate(made)
 
 
 @asynccontextmanager
