@@ -42,8 +42,10 @@ async def read_bounds(kafka: Kafka, topic: str, partition: int) -> LogBounds:
     wanted = TopicPartition(topic, partition)
     try:
         await consumer.start()
-        topics = await consumer.topics()
-        if topic not in topics or partition not in (consumer.partitions_for_topic(topic) or ()):
+        consumer.assign([wanted])
+        # Offsets of a partition that does not exist would be waited for until the time-out.
+        await consumer._client.force_metadata_update()  # no public accessor
+        if partition not in (consumer.partitions_for_topic(topic) or ()):
             raise CommandError(f"the brokers know no partition {topic}/{partition}")
         beginning = await consumer.beginning_offsets([wanted])
         end = await consumer.end_offsets([wanted])

@@ -8,11 +8,12 @@ from uuid import UUID
 
 import typer
 
-from daemon.commands.operators import Connect, actor, moment, with_database
+from daemon.commands.operators import actor, moment, with_database
 from sentinel.command_line import settings_of
 from sentinel.errors import CommandError
 
 if TYPE_CHECKING:
+    from daemon.commands.operators import Connect
     from sentinel.store.dead_letters import DeadLetterRecord, DeadLetterSummary, Filter
     from sentinel.store.halts import PartitionState
 

@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from daemon.commands.operators import Connect, actor, with_database
+from daemon.commands.operators import actor, with_database
 from sentinel.command_line import settings_of
 from sentinel.errors import CommandError
 
 if TYPE_CHECKING:
     from consumers.bounds import LogBounds
+    from daemon.commands.operators import Connect
     from sentinel.store.halts import PartitionState
 
 app = typer.Typer(no_args_is_help=True, help="Stored positions in the log.")

@@ -1,0 +1,1 @@
+"""Dead letters and halts: the store's functions, and the commands as programs of their own."""
