@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import secrets
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -206,6 +206,3 @@ async def _administer(stack: Stack, statement: str) -> None:
 
 def _libpq(url: str) -> str:
     return url.replace("postgresql+asyncpg://", "postgresql://")
-
-
-Produce = Callable[[int], Awaitable[None]]

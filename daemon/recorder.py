@@ -196,7 +196,7 @@ class Recorder:
         """One transaction; with ``advance`` the offsets move as far as they may."""
         with _planned(batch) as trackers:
             plans = {t: t.plan() if advance else _standing(t) for t in trackers}
-            moves = [_move(tracker, progress) for tracker, progress in plans.items()]
+            moves = [move_of(tracker, progress) for tracker, progress in plans.items()]
             entries = [
                 Entry(p.item, advance and p.slot.tracker.passes(p.slot, plans[p.slot.tracker])) for p in batch
             ]
@@ -290,7 +290,7 @@ def _standing(tracker: PartitionTracker) -> Progress:
     return Progress(tracker.next_offset, tracker.next_offset, None, 0, 0, Counter())
 
 
-def _move(tracker: PartitionTracker, progress: Progress) -> Move:
+def move_of(tracker: PartitionTracker, progress: Progress) -> Move:
     return Move(
         topic=tracker.partition.topic,
         partition=tracker.partition.partition,

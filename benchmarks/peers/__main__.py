@@ -36,13 +36,22 @@ class Plan:
     repetitions: int
 
 
-async def run_once(peer: Peer, python: Path, stack: Stack, folder: Path, plan: Plan, number: int) -> Sample:
-    """One repetition of one peer on a topic, a group and a table of its own.
+async def run_once(
+    called: str,
+    command: Sequence[str],
+    stack: Stack,
+    folder: Path,
+    plan: Plan,
+    number: int,
+    cwd: Path | None = None,
+) -> Sample:
+    """One repetition of one program on a topic, a group and a table of its own.
 
-    Raises `BenchmarkError` when rows are missing or the group does not commit the end of the log.
+    `command` gets the settings as its last argument and runs in `cwd` (default: `folder`). Raises
+    `BenchmarkError` when rows are missing or the group does not commit the end of the log.
     """
     # Random: a run that was broken off leaves a topic and a table on servers that go on running.
-    name = f"bench_{peer.name}_{secrets.token_hex(4)}"
+    name = f"bench_{called}_{secrets.token_hex(4)}"
     load = stack.load(seed=number)
     await load.create_topic(name, plan.partitions)
     database = urlsplit(stack.dsn)
@@ -57,10 +66,10 @@ async def run_once(peer: Peer, python: Path, stack: Stack, folder: Path, plan: P
         "database": database.path.lstrip("/"),
         "table": name,
     }
-    command = [str(python), str(peer.program), json.dumps(settings)]
+    whole = [*command, json.dumps(settings)]
     async with stack.ledger() as ledger:
         await ledger.connection.execute(DDL.format(table=name))
-        async with Program(peer.name, command, folder / f"{name}.log", cwd=folder) as program:
+        async with Program(called, whole, folder / f"{name}.log", cwd=cwd or folder) as program:
             sample = await measure(
                 program,
                 ledger,
@@ -96,7 +105,8 @@ async def compare(
     with tempfile.TemporaryDirectory(prefix="sentinel-bench-") as folder:
         for number in range(plan.repetitions):
             for peer in peers:
-                sample = await run_once(peer, pythons[peer.name], stack, Path(folder), plan, number)
+                command = [str(pythons[peer.name]), str(peer.program)]
+                sample = await run_once(peer.name, command, stack, Path(folder), plan, number)
                 print(
                     f"{peer.name} {number + 1}/{plan.repetitions}: {sample.events_per_second:,.0f} events/s, "
                     f"{sample.program_us_per_event:.1f} + {sample.postgres_us_per_event:.1f} us/event",

@@ -140,7 +140,7 @@ async def flush(
     Raises LostPartitionsError when a fence fails, and whatever asyncpg raises.
     """
     async with conn.transaction():
-        counted = await _fence(conn, moves)
+        counted = await fence(conn, moves)
         keyed = await _settle_keys(conn, entries, now.date())
         findings = await _insert_rows(conn, keyed.new, now, announce)
         letters = [entry.item for entry in entries if isinstance(entry.item, DeadLetter)]
@@ -158,7 +158,7 @@ async def flush(
     )
 
 
-async def _fence(conn: Connection, moves: Sequence[Move]) -> frozenset[tuple[str, int]]:
+async def fence(conn: Connection, moves: Sequence[Move]) -> frozenset[tuple[str, int]]:
     """Step 1. Returns the partitions whose sums may grow (all but those whose move had been committed)."""
     fenced = await conn.fetch(
         _FENCE,
