@@ -7,8 +7,9 @@ payload (litellm.py), OpenAI request/response pairs (openai_pair.py). Everything
 
 from __future__ import annotations
 
-from consumers.formats import cloudevents, native
+from consumers.formats import cloudevents
 from consumers.formats.drafts import items_of, marked_as_own, user_ref
+from consumers.formats.native_fast import fast
 from consumers.formats.sniff import TOPIC_FORMATS, content_type, read
 from sentinel.errors import PoisonError
 from sentinel.events import Ignored, Item, Origin, RawRecord
@@ -38,7 +39,7 @@ def decode(record: RawRecord, default_format: str | None = None) -> list[Item]:
         envelope = cloudevents.from_headers(record.headers)
         media_type = content_type(record.headers)
     if envelope is None and default_format in (None, "native"):
-        event = native.fast(record, value)
+        event = fast(record, value)
         if event is not None:
             return [event]
     if not value:

@@ -122,7 +122,7 @@ def _by_keys(obj: dict[str, Any]) -> _Reader | None:
         return openai_pair.read
     if otlp.looks_flat(obj):
         return lambda held: [otlp.read_flat(held)]
-    if native.looks_native(obj) or not native.REQUIRED.isdisjoint(obj):
+    if not native.REQUIRED.isdisjoint(obj):
         return lambda held: [native.read(held)]
     return None
 

@@ -144,12 +144,16 @@ def test_random_values_under_the_right_keys(more: dict[str, Any], shape: str) ->
     checked(json.dumps({**more, **least[shape]}).encode())
 
 
+ATTRIBUTES = (
+    "gen_ai.operation.name", "gen_ai.completion.0.tool_calls.0.name", "gen_ai.completion.1.content", "output.value",
+    "llm.output_messages.0.message.contents.0.message_content.text", "openinference.span.kind", "ai.operationId",
+    "ai.response.toolCalls", "langfuse.observation.output", "langfuse.observation.type", "ai.prompt.messages",
+    "gen_ai.response.finish_reasons", "gen_ai.system_instructions", "input.value", *KEYS[-20:],
+)  # fmt: skip
+
+
 @MORE
-@given(st.dictionaries(st.sampled_from(KEYS[-20:]) | st.sampled_from(
-    ["gen_ai.operation.name", "gen_ai.completion.0.tool_calls.0.name", "gen_ai.completion.1.content", "output.value",
-     "llm.output_messages.0.message.contents.0.message_content.text", "openinference.span.kind", "ai.response.toolCalls",
-     "ai.operationId", "langfuse.observation.output", "langfuse.observation.type", "gen_ai.response.finish_reasons",
-     "gen_ai.system_instructions", "ai.prompt.messages", "input.value"]), values, max_size=6), values)  # fmt: skip
+@given(st.dictionaries(st.sampled_from(ATTRIBUTES), values, max_size=6), values)
 def test_random_attributes(attributes: dict[str, Any], body: Any) -> None:
     held = {"gen_ai.request.model": "m", **attributes}
     encoded = {

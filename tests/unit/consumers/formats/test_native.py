@@ -11,9 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumers.formats import decode, native
+from consumers.formats import decode
 from consumers.formats.drafts import items_of, user_ref
 from consumers.formats.fields import MAX_NAME
+from consumers.formats.native_fast import fast
+from consumers.formats.sniff import read
 from sentinel import ids
 from sentinel.errors import PoisonError
 from sentinel.events import Ignored, Item, Message, Origin, PromptEvent
@@ -271,6 +273,10 @@ _events = st.fixed_dictionaries(
         "choice": st.integers(-1, 40_000),
         "usage": st.fixed_dictionaries({}, optional={"input_tokens": _counts, "output_tokens": _counts}),
         "time": st.datetimes(timezones=_zones).map(dt.datetime.isoformat),
+        "verdicts": st.none() | st.lists(st.dictionaries(st.text(max_size=3), _names, max_size=2) | _names, max_size=2),
+        "experiment": st.none() | st.lists(st.integers(0, 9) | st.text(max_size=4), max_size=2),
+        "metadata": st.dictionaries(st.sampled_from(["a", "x-sentinel-origin"]), _names, max_size=2),
+        "call_type": st.none(), "gen_ai.system": _names, "request": st.just({}),
         "traceparent": _names | st.just("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
     },
 )  # fmt: skip
@@ -279,10 +285,19 @@ _events = st.fixed_dictionaries(
 @given(_events)
 def test_both_ways_through_give_the_same_event(event: dict[str, Any]) -> None:
     raw = json.dumps(event).encode()
-    quick = native.fast(record(raw), raw)
+    quick = fast(record(raw), raw)
     if quick is None:
         return
-    assert items_of(record(raw), [native.read(json.loads(raw))]) == [quick]
+    assert items_of(record(raw), read(raw, "", None)) == [quick]
+
+
+def test_the_short_cut_is_taken_by_plain_events() -> None:
+    for more in (
+        {},
+        {"experiment": {"arm": "b"}, "verdicts": [{"label": "safe"}], "usage": {"total_tokens": 3}},
+    ):
+        raw = json.dumps({**LEAST, **more}).encode()
+        assert fast(record(raw), raw) is not None
 
 
 @given(_events)
