@@ -21,11 +21,12 @@ help: ## print this list
 	@awk -F ' ## ' '/^#\? / {sub(/^#\? /, "", $$1); printf "  %-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 #? PYTHON ## interpreter for `make setup` (default: python3.11)
+#? TORCH ## build of torch for `make setup`: cpu (or an error), cuda; default: cpu where pip can see it
 #? KAFKA_HOME ## folder of a real Apache Kafka for the tests (its libs/*.jar; needs Java 17)
 #? ARGS ## more arguments for the command behind the target: make test ARGS=--durations=20
 
 .PHONY: setup
-setup: ## make .venv from the lock file; quick when nothing changed
+setup: ## make .venv from the lock files, with torch; quick when nothing changed
 	@scripts/setup
 
 .PHONY: check
