@@ -20,7 +20,7 @@ class WaitUntil(Protocol):
 
 
 async def wait_until(
-    predicate: Callable[[], T | Awaitable[T]], timeout: float = 10.0, interval: float = 0.02
+    predicate: Callable[[], T] | Callable[[], Awaitable[T]], timeout: float = 10.0, interval: float = 0.02
 ) -> T:
     """Poll until ``predicate`` gives something true, and return that.
 

@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 async def _run(plan: Plan) -> Outcome:
     async with open_stack(argparse.Namespace(kafka=None)) as stack:
         found = await crash(stack, plan, quiet=True)
-    print(f"\nkills {found.kills}, records {found.records}, outcomes {found.outcomes}, {found.seconds:.0f} s")  # noqa: T201
+    print(f"\nkills {found.kills}, records {found.records}, outcomes {found.outcomes}, {found.seconds:.0f} s")
     return found
 
 
