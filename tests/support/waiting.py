@@ -6,7 +6,7 @@ import asyncio
 import inspect
 import time
 from collections.abc import Awaitable, Callable
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, overload
 
 T = TypeVar("T")
 
@@ -14,14 +14,23 @@ T = TypeVar("T")
 class WaitUntil(Protocol):
     """The fixture's type."""
 
+    @overload
     async def __call__(
-        self, predicate: Callable[[], T | Awaitable[T]], timeout: float = 10.0, interval: float = 0.02
+        self, predicate: Callable[[], Awaitable[T]], timeout: float = ..., interval: float = ...
+    ) -> T: ...
+    @overload
+    async def __call__(
+        self, predicate: Callable[[], T], timeout: float = ..., interval: float = ...
     ) -> T: ...
 
 
+@overload
 async def wait_until(
-    predicate: Callable[[], T] | Callable[[], Awaitable[T]], timeout: float = 10.0, interval: float = 0.02
-) -> T:
+    predicate: Callable[[], Awaitable[T]], timeout: float = ..., interval: float = ...
+) -> T: ...
+@overload
+async def wait_until(predicate: Callable[[], T], timeout: float = ..., interval: float = ...) -> T: ...
+async def wait_until(predicate: Callable[[], Any], timeout: float = 10.0, interval: float = 0.02) -> Any:
     """Poll until ``predicate`` gives something true, and return that.
 
     Raises:
@@ -30,7 +39,7 @@ async def wait_until(
     deadline = time.monotonic() + timeout
     while True:
         value = predicate()
-        result: T = await value if inspect.isawaitable(value) else value
+        result = await value if inspect.isawaitable(value) else value
         if result:
             return result
         if time.monotonic() > deadline:
