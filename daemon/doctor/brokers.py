@@ -264,19 +264,26 @@ async def _unreachable(kafka: Kafka, security: SecurityArguments, error: KafkaEr
     """Tell a closed port from a refused certificate from a refused account: aiokafka says only 'unable'."""
     place = ", ".join(kafka.bootstrap_servers)
     protocol = kafka.security.protocol
-    reasons = [await _dial(server, security.get("ssl_context")) for server in kafka.bootstrap_servers]
-    open_ports = [reason for reason in reasons if not isinstance(reason, OSError)]
-    certificate = next((r for r in reasons if isinstance(r, ssl.SSLError)), None)
-    if certificate is not None:
-        why = getattr(certificate, "verify_message", "") or certificate.reason or "TLS failed"
+    closed = [
+        reason for server in kafka.bootstrap_servers if (reason := await _dial(server, None)) is not None
+    ]
+    if len(closed) == len(kafka.bootstrap_servers):
+        return fail(
+            "kafka", f"{place} cannot be reached: {type(closed[0]).__name__}",
+            "start Kafka, or correct kafka.bootstrap_servers",
+        )  # fmt: skip
+    context = security.get("ssl_context")
+    refused = [await _dial(server, context) for server in kafka.bootstrap_servers] if context else []
+    if refused and all(refused):
+        why = (
+            getattr(refused[0], "verify_message", "")
+            or getattr(refused[0], "reason", "")
+            or "the connection ends"
+        )
         return fail(
             "kafka", f"{place}: no TLS session: {why}",
-            "correct kafka.security.ca_file and protocol; the certificate must name the host in bootstrap_servers",
-        )  # fmt: skip
-    if not open_ports:
-        return fail(
-            "kafka", f"{place} cannot be reached: {type(reasons[0]).__name__}",
-            "start Kafka, or correct kafka.bootstrap_servers",
+            "correct kafka.security.protocol and kafka.security.ca_file; the certificate must name the host as"
+            " kafka.bootstrap_servers does",
         )  # fmt: skip
     hint = "mechanism, username and password" if protocol.startswith("SASL_") else "cert_file and key_file"
     return fail(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Mapping
 
 import asyncpg
 
@@ -17,6 +18,14 @@ from tests.support.postgres import libpq_url
 from tests.support.waiting import wait_until
 
 
+async def until_stored(settings: Mapping[str, str], events: int) -> None:
+    for _ in range(400):
+        if (await account(settings["database.url"], settings["kafka.topics"])).interactions == events:
+            return
+        await asyncio.sleep(0.1)
+    raise AssertionError(f"not {events} events stored within 40 s")
+
+
 async def test_it_says_ready_status_watchdog_and_stopping_and_ends_with_0(
     settings: dict[str, str], topics: dict[str, str], kafka: ApacheKafka, start_daemon: StartDaemon
 ) -> None:
@@ -26,11 +35,7 @@ async def test_it_says_ready_status_watchdog_and_stopping_and_ends_with_0(
     await daemon.until("READY=1")
     await daemon.until("STATUS=ready: 2 partitions")
     await daemon.until("WATCHDOG=1")
-
-    async def stored() -> bool:
-        return (await account(settings["database.url"], topic)).interactions == 20
-
-    await wait_until(stored, timeout=20)
+    await until_stored(settings, 20)
     daemon.signal()
     assert await daemon.wait() == 0, daemon.output
     messages = daemon.notify.messages
@@ -132,11 +137,7 @@ async def test_the_watchdog_is_fed_while_the_guard_is_away(
     await asyncio.sleep(4)
     assert daemon.notify.messages.count("WATCHDOG=1") >= before + 3
     guard.clear_faults()
-
-    async def stored() -> bool:
-        return (await account(settings["database.url"], topics["kafka.topics"])).interactions == 4
-
-    await wait_until(stored, timeout=30)
+    await until_stored(settings, 4)
     daemon.signal()
     assert await daemon.wait() == 0, daemon.output
 
