@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -135,4 +136,5 @@ class KafkaClient:
             if found is not None and found.error is None and len(found.partitions) == partitions:
                 if all(part.leader >= 0 for part in found.partitions.values()):
                     return
+            time.sleep(0.05)
         raise TimeoutError(f"topic {name} has no leaders yet")
