@@ -29,7 +29,7 @@ from daemon.assembly import (
     make_source,
 )
 from daemon.health import Health, HealthServer
-from daemon.outgoing import make_generators, make_relays, make_reprompter
+from daemon.outgoing import make_generators, make_relays, make_reprompter, spare_connections
 from daemon.supervisor import Supervisor
 from sentinel import logs
 from sentinel.breaker import BreakerState
@@ -96,7 +96,7 @@ class Service:
             wrote=self._wrote,
             default_format=default_format,
         )
-        connect = make_connect(self.engine)
+        connect = spare_connections(make_connect(self.engine), settings.database.pool_size)
         self._generators = make_generators(settings, make_served(settings), self.clock)
         self._reprompter = make_reprompter(
             settings,

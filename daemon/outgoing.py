@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import AbstractAsyncContextManager
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from daemon.generators import Generators
@@ -24,8 +25,26 @@ if TYPE_CHECKING:
 
     Connect = Callable[[], AbstractAsyncContextManager[asyncpg.Connection[Any]]]
 
+MONITORING_CONNECTIONS = 2
+"""Connections of the pool that stay for the intake: one writes, one takes partitions over."""
+
 ATTEMPT_SHARE = 0.8
 """Part of a lease that one attempt may take; the rest is for storing it."""
+
+
+def spare_connections(connect: Connect, pool_size: int) -> Connect:
+    """Connections for what works behind the offset, never so many that the intake has to wait for one.
+
+    A relay holds a connection while a broker is slow to acknowledge; the writer must not notice.
+    """
+    places = asyncio.Semaphore(max(1, pool_size - MONITORING_CONNECTIONS))
+
+    @asynccontextmanager
+    async def bounded() -> AsyncIterator[asyncpg.Connection[Any]]:
+        async with places, connect() as conn:
+            yield conn
+
+    return bounded
 
 
 class OutboxMetrics:

@@ -39,6 +39,9 @@ if TYPE_CHECKING:
 OMITTED_HEADER = "sentinel-omitted-bytes"
 """Size of a value that the broker refused as too large; the record then carries its headers alone."""
 
+BROKER_ERRORS = (KafkaError, OSError, TimeoutError)
+"""What a producer raises while it cannot deliver."""
+
 _log = logs.get("producers.relay")
 
 
@@ -64,6 +67,8 @@ class RelayLimits(Struct, frozen=True, kw_only=True):
     """Pause of an idle relay; other processes' rows are found within it."""
     send_timeout: float = 30.0
     """Longest time that rows stay locked while the broker is waited for."""
+    start_timeout: float = 90.0
+    """Above the client's own limits for connecting: cancelled in the middle of it, it leaves a socket open."""
     first_backoff: float = 0.5
     longest_backoff: float = 30.0
     backlog_interval: float = 10.0
@@ -131,6 +136,16 @@ class Relay:
     async def pass_once(self) -> PassResult:
         """Steps 1 to 4 once. Never raises for a broker or a database that is away."""
         try:
+            producer = self._producer
+            if producer is None:
+                async with self._connect() as conn:
+                    if not (await outbox.backlog(conn, self.topic, limit=1)).rows:
+                        return PassResult(0, more=False)
+                # Before the transaction: an outage of the broker must not hold a connection of the store.
+                started = await self._start()
+                if isinstance(started, str):
+                    return PassResult(0, more=False, failure=started)
+                producer = started
             async with self._connect() as conn, conn.transaction():
                 if self._ordered and not await outbox.lock_order(conn, self.topic):
                     return PassResult(0, more=False)
@@ -139,7 +154,7 @@ class Relay:
                 )
                 if not rows:
                     return PassResult(0, more=False)
-                acknowledged, failure = await self._send(rows)
+                acknowledged, failure = await self._send(producer, rows)
                 if acknowledged:
                     await outbox.mark_sent(conn, acknowledged)
         except DATABASE_ERRORS as error:
@@ -155,36 +170,38 @@ class Relay:
         self._metrics.sent(self.topic, len(acknowledged))
         return PassResult(len(acknowledged), more=not failure, failure=failure)
 
-    async def _send(self, rows: list[ClaimedRow]) -> tuple[list[int], str]:
+    async def _send(self, producer: AIOKafkaProducer, rows: list[ClaimedRow]) -> tuple[list[int], str]:
         """Step 3: ids that the broker acknowledged, and why the rest was not ('' for none)."""
         acknowledged: list[int] = []
         self._refused = False
         try:
-            async with asyncio.timeout(self._limits.send_timeout):
-                producer = await self._started()
-                if self._ordered:
+            if self._ordered:
+                async with asyncio.timeout(self._limits.send_timeout):
                     for row in rows:
                         await self._deliver(producer, row)
                         acknowledged.append(row.id)
-                    return acknowledged, ""
-            await self._send_together(producer, rows, acknowledged)
-        except (KafkaError, OSError, TimeoutError) as error:
+            else:
+                await self._send_together(producer, rows, acknowledged)
+        except BROKER_ERRORS as error:
             # After a long outage its metadata is stale; a new producer costs two round trips.
             await self._drop_producer()
             if acknowledged and self._refused:
                 return acknowledged, ""  # those that came after the refused one go with the next pass
-            operator = isinstance(error, NEEDS_OPERATOR)
-            (_log.error if operator else _log.warning)(
-                "Announcements wait in the outbox.",
-                action="relay_wait",
-                topic=self.topic,
-                error=type(error).__name__,
-                waiting=len(rows) - len(acknowledged),
-            )
-            return acknowledged, "operator" if operator else "broker"
+            return acknowledged, self._waiting(error)
         if self._refused:
             await self._drop_producer()
         return acknowledged, ""
+
+    def _waiting(self, error: BaseException) -> str:
+        """Say that rows have to wait, and why: the reason for the metric."""
+        operator = isinstance(error, NEEDS_OPERATOR)
+        (_log.error if operator else _log.warning)(
+            "Announcements wait in the outbox.",
+            action="relay_wait",
+            topic=self.topic,
+            error=type(error).__name__,
+        )
+        return "operator" if operator else "broker"
 
     async def _send_together(
         self, producer: AIOKafkaProducer, rows: list[ClaimedRow], acknowledged: list[int]
@@ -207,9 +224,7 @@ class Relay:
             else:
                 acknowledged.append(row.id)
         if failures:
-            raise next(
-                (f for f in failures if not isinstance(f, (KafkaError, OSError, TimeoutError))), failures[0]
-            )
+            raise next((f for f in failures if not isinstance(f, BROKER_ERRORS)), failures[0])
 
     async def _deliver(self, producer: AIOKafkaProducer, row: ClaimedRow) -> None:
         try:
@@ -245,16 +260,20 @@ class Relay:
         finally:
             await producer.stop()
 
-    async def _started(self) -> AIOKafkaProducer:
-        if self._producer is None:
-            producer = self._make_producer()
-            try:
+    async def _start(self) -> AIOKafkaProducer | str:
+        """A started producer, or why there is none."""
+        producer = self._make_producer()
+        try:
+            async with asyncio.timeout(self._limits.start_timeout):
                 await producer.start()
-            except BaseException:
-                await producer.stop()
-                raise
-            self._producer = producer
-        return self._producer
+        except BROKER_ERRORS as error:
+            await producer.stop()
+            return self._waiting(error)
+        except BaseException:
+            await producer.stop()
+            raise
+        self._producer = producer
+        return producer
 
     async def _drop_producer(self) -> None:
         producer, self._producer = self._producer, None
