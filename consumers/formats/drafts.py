@@ -30,6 +30,12 @@ MAX_ITEMS: Final = 10_000
 MAX_CHOICE: Final = 32_767
 """Largest index of a choice that the store's column holds."""
 
+MAX_CHOICES: Final = 128
+"""Answers of one call; each is stored with the whole prompt, so their number multiplies it."""
+
+MAX_REPEATED: Final = 32 * 1024 * 1024
+"""Characters of the prompt, times the answers that it is stored with."""
+
 MAX_ROLE: Final = 64
 """Characters of a turn's role; producers choose it freely."""
 
@@ -193,23 +199,36 @@ def _events(record: RawRecord, draft: Draft, first_item: int) -> list[Item]:
     answers = [answer for answer in draft.answers if answer.content.present]
     if not answers:
         return [Ignored(_origin(record, first_item), "failed_call" if draft.failed else "no_content")]
+    if len(answers) > 1:
+        _bound(draft, len(answers))
     made: list[Item] = []
     prompt = next((m.text for m in reversed(draft.messages) if m.role == "user"), None)
+    clean = Cleaner()
+    messages = tuple([Message(clean.text(m.role)[:MAX_ROLE], clean.text(m.text)) for m in draft.messages])
+    replaced = clean.replaced
     for answer in answers:
         item = first_item + len(made)
         # A placeholder is not an answer, and a prompt that is one could not be asked again.
         if answer.content.visible in PLACEHOLDERS or prompt in PLACEHOLDERS:
             made.append(Ignored(_origin(record, item), "redacted"))
         else:
-            made.append(_event(record, draft, answer, item))
+            clean.replaced = replaced
+            made.append(_event(record, draft, answer, item, messages, clean))
     return made
 
 
-def _event(record: RawRecord, draft: Draft, answer: Answer, item: int) -> PromptEvent:
-    clean = Cleaner()
+def _bound(draft: Draft, answers: int) -> None:
+    if answers > MAX_CHOICES:
+        raise PoisonError("too_many_items", f"{answers} answers of one call, at most {MAX_CHOICES}")
+    if sum(len(message.text) for message in draft.messages) * answers > MAX_REPEATED:
+        raise PoisonError("too_large", f"a prompt this long with {answers} answers")
+
+
+def _event(
+    record: RawRecord, draft: Draft, answer: Answer, item: int, messages: tuple[Message, ...], clean: Cleaner
+) -> PromptEvent:
     choice = min(answer.choice, MAX_CHOICE)
     identity, identified = event_id(draft, record, answer.choice, item)
-    messages = tuple([Message(clean.text(m.role)[:MAX_ROLE], clean.text(m.text)) for m in draft.messages])
     response, extra = clean.text(answer.content.visible), clean.text(answer.content.beside)
     return PromptEvent(
         event_id=identity,

@@ -16,7 +16,7 @@ from consumers.formats.fields import load_json, mapping
 from sentinel.errors import PoisonError
 from sentinel.events import Headers
 
-MAX_UNCOMPRESSED: Final = 64 * 1024 * 1024
+MAX_UNCOMPRESSED: Final = 32 * 1024 * 1024
 """Bytes that a compressed value may open to: a few kilobytes can hold gigabytes of zeros."""
 
 TOPIC_FORMATS: Final = frozenset(

@@ -58,6 +58,10 @@ class KafkaSecurity(Section):
         return self
 
 
+TopicFormat = Literal["native", "cloudevents", "otlp", "otlp_proto", "otlp_json", "litellm", "openai"]
+"""What `consumers.formats` can be told to expect; a test holds the two lists together."""
+
+
 class Kafka(Section):
     """The log that events are read from, and the topics that are written."""
 
@@ -65,7 +69,7 @@ class Kafka(Section):
         ("127.0.0.1:9092",), description="Brokers to ask first, host:port each; a list or comma-separated."
     )
     topics: Topics = Field(("llm.events",), description="Topics with prompt/response events.")
-    topic_formats: Mapping[str, str] = Field(
+    topic_formats: Mapping[str, TopicFormat] = Field(
         default_factory=dict,
         description="Format of a topic's records where their headers do not say it: {topic: format}.",
     )

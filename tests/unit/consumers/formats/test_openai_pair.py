@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from consumers.formats.drafts import MAX_CHOICES
 from sentinel.errors import PoisonError
 from sentinel.events import PromptEvent
 from tests.unit.consumers.formats.examples import seen
@@ -186,3 +187,21 @@ def test_azures_own_verdicts_are_kept_apart_from_ours() -> None:
     results = [{"prompt_index": 0, "content_filter_results": {"hate": {"filtered": False}}}]
     event = only({"request": ASKED, "response": {**SAID, "prompt_filter_results": results}})
     assert event.client_verdicts == ({"source": "azure", **results[0]},)
+
+
+def test_answers_multiply_the_prompt_only_so_far() -> None:
+    def pair(turns: int, text: str, choices: int) -> dict[str, Any]:
+        asked = {"messages": [{"role": "user", "content": text}] * turns}
+        return {
+            "request": asked,
+            "response": {"id": "r", "choices": [{"message": {"content": "A"}}] * choices},
+        }
+
+    assert len(decoded(pair(1, "Q", MAX_CHOICES))) == MAX_CHOICES
+    for value, reason in (
+        (pair(1, "Q", MAX_CHOICES + 1), "too_many_items"),
+        (pair(3, "Q" * 500_000, 100), "too_large"),
+    ):
+        with pytest.raises(PoisonError) as caught:
+            decoded(value)
+        assert caught.value.reason == reason

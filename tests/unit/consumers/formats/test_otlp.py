@@ -351,7 +351,7 @@ def test_gzip_by_its_first_bytes_and_broken_gzip() -> None:
 
 def test_a_compressed_bomb_is_refused_before_it_is_opened() -> None:
     with pytest.raises(PoisonError) as caught:
-        decoded(gzip.compress(b" " * (65 * 1024 * 1024), compresslevel=1))
+        decoded(gzip.compress(b" " * (33 * 1024 * 1024), compresslevel=1))
     assert caught.value.reason == "too_large"
 
 
