@@ -104,6 +104,10 @@ class ScriptedServer:
         """Status and JSON body of a ``POST``; pure but for the counters. Subclasses write it."""
         raise NotImplementedError
 
+    async def respond(self, request: web.BaseRequest, path: str, body: bytes) -> web.StreamResponse:
+        """The HTTP answer where no fault was drawn; a subclass may stream it."""
+        return _json(*self.answer(path, body, request.headers))
+
     def models(self) -> Mapping[str, str | None]:
         """Names for ``/v1/models``, each with its parent; None for base weights."""
         raise NotImplementedError
@@ -157,7 +161,7 @@ class ScriptedServer:
             return _json(404, b'{"detail":"Not Found"}')
         fault = self._draw(faults)
         if fault is None:
-            return _json(*self.answer(path, body, request.headers))
+            return await self.respond(request, path, body)
         self.stats.faults += 1
         if fault == "error":
             return _json(faults.error_status, _FAILED)

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, SecretStr, field_validator, model_validator
 
-from sentinel.settings.section import Count, Days, Port, Seconds, Section, Topic
+from sentinel.settings.section import Bytes, Count, Days, Port, Seconds, Section, Topic
 
 _PLAIN_SCHEMES = ("postgresql://", "postgres://")
 _SCHEME = "postgresql+asyncpg://"
@@ -103,10 +103,28 @@ class Api(Section):
 class Route(Section):
     """The OpenAI-compatible pass-through."""
 
+    host: str = Field("127.0.0.1", min_length=1, description="Address to listen on.")
     port: Port = Field(8004, description="Port of `sentinel route`.")
+    metrics_port: Port = Field(8005, description="Port of its /metrics, /healthz and /readyz.")
     on_missing: Literal["base", "error"] = Field(
         "base",
         description="Where no replica has the promoted adapter: answer with the base, or with an error.",
+    )
+    follow_interval_s: Seconds = Field(0.5, description="Time between two looks at the promotions.")
+    replica_check_s: Seconds = Field(2.0, description="Time between two looks at each replica.")
+    connect_timeout_s: Seconds = Field(5.0, description="Time for a connection to a replica.")
+    total_timeout_s: Seconds = Field(600.0, description="Time for one answer, its stream included.")
+    max_body_bytes: Bytes = Field(33_554_432, description="Longest JSON body of a request; longer is refused.")
+    drain_s: Seconds = Field(60.0, description="On SIGTERM: time for answers under way to end.")
+    publish: bool = Field(
+        True, description="Whether prompts and answers go to the first of kafka.topics as events."
+    )
+    queue_bytes: Bytes = Field(67_108_864, description="Calls in memory that wait to be published.")
+    spool_dir: Path = Field(
+        Path("runs/route"), description="Folder of events that wait for Kafka, and of the last mapping."
+    )
+    spool_max_bytes: Bytes = Field(
+        1_073_741_824, description="Bytes of events on disk; what comes beyond is dropped and counted."
     )
 
 
