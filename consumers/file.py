@@ -101,11 +101,16 @@ class FileSource:
         # A file never makes its reader wait: give the other tasks their turn.
         await asyncio.sleep(0)
         records: list[LogRecord] = []
-        while len(records) < max_records and (line := self._file.readline()):
+        while len(records) < max_records and self._offset < self._lines:
+            line = self._file.readline()
+            if not line:
+                raise CommandError(f"{self._path} became shorter while it was read: give the file again")
             text = line.strip(b"\r\n")
             # The last line stays a record even when it is empty, so that the end of the file is passed.
-            if text.strip() or self._offset == self._lines - 1:
+            if text.strip():
                 records.append(FileRecord(self._offset, NO_TIMESTAMP, text))
+            elif self._offset == self._lines - 1:
+                records.append(FileRecord(self._offset, NO_TIMESTAMP, None))
             self._offset += 1
         return {partitions[0]: records}
 

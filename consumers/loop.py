@@ -7,16 +7,16 @@ is the rebalance listener, which notes changes and waits for the drain.
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from typing import Literal, Protocol
-
-from msgspec import Struct
+from typing import Literal
 
 from consumers import takeover
-from consumers.flood import FloodGuard, FloodLimits
+from consumers.flood import FloodGuard
+from consumers.handing import Handler, LoopLimits, Observer
 from consumers.source import LogRecord, PositionLostError, Source
 from consumers.takeover import Connect, OwnedPartition
-from consumers.tracker import Partition, Slot
+from consumers.tracker import Partition
 from sentinel import logs
 from sentinel.clock import Clock
 from sentinel.errors import UnavailableError
@@ -25,53 +25,6 @@ from sentinel.failures import describe
 from sentinel.store import halts, offsets
 
 _log = logs.get("consumers.loop")
-
-
-class LoopLimits(Struct, frozen=True, kw_only=True):
-    """Bounds of one process. Times in seconds, sizes in bytes."""
-
-    in_flight: int = 512
-    """Events at the guard."""
-    span: int = 2048
-    """Records of one partition handed out and not passed; repeated after a crash."""
-    buffered_bytes: int = 256 * 1024 * 1024
-    poll_timeout_s: float = 0.25
-    commit_interval_s: float = 1.0
-    halt_check_s: float = 5.0
-    idle_keepalive_s: float = 60.0
-    """With nothing ready for so long, stay in the group by polling paused partitions."""
-    revoke_drain_s: float = 30.0
-    flood: FloodLimits = FloodLimits()
-
-
-class Handler(Protocol):
-    """What the loop hands records to; the pipeline implements it."""
-
-    def handle(self, slot: Slot) -> bool:
-        """Decode a record and pass its items on, without waiting. Returns True when the record was bad."""
-
-    def room(self) -> int:
-        """How many more events may be in flight; 0 or less stops intake (also while a breaker is open)."""
-
-    async def drain(self, timeout_s: float) -> bool:
-        """Finish and write what was handed out; False when time ran out."""
-
-    def forget(self, trackers: Iterable[OwnedPartition]) -> None:
-        """These partitions are gone: drop what is under way for them."""
-
-
-class Observer(Protocol):
-    """What the loop reports; metrics implement it."""
-
-    def partition(self, tracker: OwnedPartition, lag: int | None) -> None: ...
-    def gap(self, partition: Partition, records: int) -> None: ...
-    def rebalance(self, drain_s: float, partitions: int) -> None: ...
-    def committed(self, partitions: int, *, ok: bool) -> None: ...
-    def assigned(self, partitions: int, ready: int) -> None: ...
-    def records(self, number: int) -> None: ...
-    def halted(self, partition: Partition, reason: str | None) -> None: ...
-    def unassigned(self, partition: Partition) -> None: ...
-    def phase(self, name: str, seconds: float) -> None: ...
 
 
 class ConsumerLoop:
@@ -104,6 +57,7 @@ class ConsumerLoop:
         self._owned: dict[Partition, OwnedPartition] = {}
         self._floods: dict[Partition, FloodGuard] = {}
         self._unready: set[Partition] = set()
+        self._unstored_halts: deque[tuple[OwnedPartition, str]] = deque()
         self._assigned: frozenset[Partition] = frozenset()
         self._group_committed: dict[Partition, int] = {}
         self._wake = asyncio.Event()
@@ -157,6 +111,7 @@ class ConsumerLoop:
             if self._source.exhausted:
                 self._ended.set()
             try:
+                await self._store_halts()
                 if now - last_halt_check >= self._limits.halt_check_s:
                     last_halt_check = now
                     await self._check_halts()
@@ -220,7 +175,7 @@ class ConsumerLoop:
             # A rebalance may have begun while the poll waited: these records are the next owner's.
             if tracker is not None and tracker.alive and not self._revoking:
                 self._observer.records(len(records))
-                await self._hand_out(tracker, records)
+                self._hand_out(tracker, records)
         self._observer.phase("decode", self._clock.monotonic() - polled)
         return True
 
@@ -240,7 +195,8 @@ class ConsumerLoop:
             ready = ready[self._turn :] + ready[: self._turn]
         return ready
 
-    async def _hand_out(self, tracker: OwnedPartition, records: Sequence[LogRecord]) -> None:
+    def _hand_out(self, tracker: OwnedPartition, records: Sequence[LogRecord]) -> None:
+        """Hand records over. Must not wait or fail for an outage: what a poll returned is not polled again."""
         flood = self._floods[tracker.partition]
         topic, number = tracker.partition
         for record in records:
@@ -249,7 +205,9 @@ class ConsumerLoop:
                     case "skip":
                         continue
                     case "foreign":
-                        await self._halt_foreign(tracker)
+                        detail = f"another record stands at offset {tracker.next_offset - 1}"
+                        takeover.note_foreign(tracker, detail)
+                        self._halt(tracker, detail)
                         return
                     case "take":
                         pass
@@ -265,24 +223,15 @@ class ConsumerLoop:
                 cluster=self._source.cluster_id,
             )
             if flood.observe(self._handler.handle(tracker.begin(raw))):
-                await self._halt_flood(tracker, record.offset + 1)
+                self._halt_flood(tracker, record.offset + 1)
                 return
 
-    async def _halt_foreign(self, tracker: OwnedPartition) -> None:
-        async with self._connect() as conn:
-            detail = f"another record stands at offset {tracker.next_offset - 1}"
-            await takeover.halt_foreign(conn, tracker, detail)
-        self._observer.halted(tracker.partition, tracker.halted)
-
-    async def _halt_flood(self, tracker: OwnedPartition, resume_at: int) -> None:
-        tracker.halted = "flood"
+    def _halt_flood(self, tracker: OwnedPartition, resume_at: int) -> None:
+        tracker.halted = halts.HaltReason.FLOOD
         topic, number = tracker.partition
         # What the poll returned beyond this record was not handed out: read it again after the resume.
         self._source.seek(tracker.partition, resume_at)
-        async with self._connect() as conn:
-            detail = f"too many bad records before offset {resume_at}"
-            await halts.set_halt(conn, topic, number, "flood", detail, epoch=tracker.epoch)
-        self._observer.halted(tracker.partition, tracker.halted)
+        self._halt(tracker, f"too many bad records before offset {resume_at}")
         _log.error(
             "A flood of bad records halted this partition; see 'sentinel dlq list', then 'sentinel dlq resume'.",
             action="halt",
@@ -291,6 +240,19 @@ class ConsumerLoop:
             partition=number,
             offset=resume_at,
         )
+
+    def _halt(self, tracker: OwnedPartition, detail: str) -> None:
+        """Polling stops at once; the store hears of it at the loop's next turn, or after an outage."""
+        self._unstored_halts.append((tracker, detail))
+        self._observer.halted(tracker.partition, tracker.halted)
+
+    async def _store_halts(self) -> None:
+        while self._unstored_halts:
+            tracker, detail = self._unstored_halts[0]
+            if tracker.alive:
+                async with self._connect() as conn:
+                    await takeover.store_halt(conn, tracker, detail)
+            self._unstored_halts.popleft()
 
     async def _pause(self, seconds: float) -> None:
         """Wait until something finishes, at most so long."""
@@ -385,14 +347,11 @@ class ConsumerLoop:
             if tracker.partition not in known:
                 self._retake([tracker.partition])
                 continue
-            reason, allowance = known[tracker.partition]
+            reason = known[tracker.partition]
             if tracker.halted and reason is None:
-                was, tracker.halted = tracker.halted, None
-                self._observer.halted(tracker.partition, None)
-                if was == takeover.FOREIGN:
-                    self._retake([tracker.partition])
-                else:
-                    self._floods[tracker.partition] = FloodGuard(self._limits.flood, allowance)
+                # Taken over anew also after a flood: a partition that was halted at its takeover was never
+                # sought, and would be read from wherever the group's own offset stands.
+                self._retake([tracker.partition])
             elif reason is not None:
                 tracker.halted = reason
                 self._observer.halted(tracker.partition, reason)

@@ -135,14 +135,25 @@ def check_previous(
 
 async def halt_foreign(conn: asyncpg.Connection[Any], tracker: OwnedPartition, detail: str) -> None:
     """Stop reading a log that is not ours until ``sentinel offsets reset``."""
+    note_foreign(tracker, detail)
+    await store_halt(conn, tracker, detail)
+
+
+def note_foreign(tracker: OwnedPartition, detail: str) -> None:
+    """Halt in memory, at once; `store_halt` follows."""
     tracker.halted = FOREIGN
-    topic, partition = tracker.partition
-    await halts.set_halt(conn, topic, partition, FOREIGN, detail, epoch=tracker.epoch)
     _log.error(
         "The log under this partition is not the one that was read before; run 'sentinel offsets reset'.",
         action="halt",
         reason=FOREIGN,
-        topic=topic,
-        partition=partition,
+        topic=tracker.partition.topic,
+        partition=tracker.partition.partition,
         detail=detail,
     )
+
+
+async def store_halt(conn: asyncpg.Connection[Any], tracker: OwnedPartition, detail: str) -> None:
+    """Store a tracker's halt, for operators and for the next owner."""
+    if tracker.halted is not None:
+        topic, partition = tracker.partition
+        await halts.set_halt(conn, topic, partition, tracker.halted, detail, epoch=tracker.epoch)

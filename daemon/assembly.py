@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from consumers.flood import FloodLimits
 from consumers.formats import decode
+from consumers.handing import LoopLimits
 from consumers.kafka import KafkaSource
-from consumers.loop import ConsumerLoop, LoopLimits
+from consumers.loop import ConsumerLoop
 from consumers.source import Source
 from daemon.observation import Observation
 from daemon.pipeline import Pipeline, decoder

@@ -23,7 +23,7 @@ from sentinel import logs
 from sentinel.announcements import OutboxRow
 from sentinel.clock import Clock
 from sentinel.errors import FatalError, SentinelError
-from sentinel.interactions import DeadLetter, Recordable, origin_of
+from sentinel.interactions import DeadLetter, Interaction, Recordable, origin_of
 from sentinel.store.engine import DATABASE_ERRORS, classify
 from sentinel.store.flush import Announce, Entry, Flushed, LostPartitionsError, Move, flush
 
@@ -291,6 +291,7 @@ def _standing(tracker: PartitionTracker) -> Progress:
 
 
 def move_of(tracker: PartitionTracker, progress: Progress) -> Move:
+    """A planned progress in the store's words."""
     return Move(
         topic=tracker.partition.topic,
         partition=tracker.partition.partition,
@@ -316,4 +317,5 @@ def _refused(pending: _Pending) -> DeadLetter:
         value=record.value,
         headers=record.headers,
         timestamp_ms=record.timestamp_ms,
+        event_id=pending.item.event.event_id if isinstance(pending.item, Interaction) else None,
     )

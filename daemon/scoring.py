@@ -101,7 +101,11 @@ class Scorer:
         self._failure: BaseException | None = None
 
     def room(self) -> int:
-        """How many more events may come; 0 while the guard's breaker is not closed."""
+        """How many more events may come; 0 while the guard's breaker is not closed.
+
+        Raises what ended a batch: events that it held never leave, so that no `submit` might come to say so.
+        """
+        self._raise_failure()
         if self._breaker.state is not BreakerState.CLOSED:
             return 0
         return self._limits.in_flight - self.in_flight

@@ -92,7 +92,8 @@ async def _replay(settings: Settings, path: Path, record_format: str | None) -> 
             f"the replay halted ({halted[0]}): look at 'sentinel dlq list', then"
             f" 'sentinel dlq resume {topic} 0 --allow N' and give the file again"
         )
-    if not done:
+    passed = sum(tracker.next_offset for tracker in service.intake.loop.owned)
+    if not done or passed < source.lines:
         raise CommandError("not everything was scored and stored: give the same file again to go on")
     engine = create_engine(settings.database)
     try:

@@ -74,17 +74,17 @@ async def record_gap(conn: Connection, taken: TakenPartition, beginning: int) ->
 
 async def owned_halts(
     conn: Connection, partitions: Sequence[tuple[str, int, int]]
-) -> dict[tuple[str, int], tuple[str | None, int]]:
-    """Halt reason and allowance of partitions (topic, partition, epoch) that are still ours."""
+) -> dict[tuple[str, int], str | None]:
+    """Halt reason of each partition (topic, partition, epoch) that is still ours."""
     rows = await conn.fetch(
-        "SELECT c.topic, c.partition, c.halted, c.bad_allowance FROM consumer_offsets c"
+        "SELECT c.topic, c.partition, c.halted FROM consumer_offsets c"
         " JOIN unnest($1::text[], $2::int[], $3::bigint[]) AS w(topic, partition, epoch)"
         " USING (topic, partition) WHERE c.epoch = w.epoch",
         [p[0] for p in partitions],
         [p[1] for p in partitions],
         [p[2] for p in partitions],
     )
-    return {(row["topic"], row["partition"]): (row["halted"], row["bad_allowance"]) for row in rows}
+    return {(row["topic"], row["partition"]): row["halted"] for row in rows}
 
 
 async def sums_of(conn: Connection, topic: str) -> dict[str, int]:
