@@ -21,6 +21,11 @@ KEYS: Final = frozenset(
     }
 )  # fmt: skip
 
+_MESSAGE_KEYS: Final = frozenset(
+    {"role", "content", "tool_calls", "refusal", "function_call", "reasoning_content"}
+)
+"""One of these makes an object in ``response`` a chat message."""
+
 
 def read(obj: dict[str, Any]) -> Outcome:
     """One event from a parsed object.
@@ -64,7 +69,7 @@ def _response(obj: dict[str, Any]) -> Content:
     if response is None:
         raise PoisonError("missing_field", "response")
     content = Content()
-    if isinstance(response, dict) and "role" in response:
+    if isinstance(response, dict) and not _MESSAGE_KEYS.isdisjoint(response):
         content.message(response)
         content.present = True
     elif isinstance(response, str | list):
