@@ -207,35 +207,60 @@ class Relay:
         self, producer: AIOKafkaProducer, rows: list[ClaimedRow], acknowledged: list[int]
     ) -> None:
         """Send all rows; those that were acknowledged count even where others were not."""
-        tasks = {asyncio.create_task(self._deliver(producer, row)): row for row in rows}
+        # Futures, not a task for each row: half the time of this loop.
+        waiting: list[tuple[ClaimedRow, asyncio.Future[Any]]] = []
+        refused: list[ClaimedRow] = []
+        failure: BaseException | None = None
         try:
-            await asyncio.wait(tasks, timeout=self._limits.send_timeout)
+            async with asyncio.timeout(self._limits.send_timeout):
+                for row in rows:
+                    try:
+                        future = await producer.send(
+                            row.topic, value=row.payload, key=row.key, headers=list(row.headers)
+                        )
+                    except TOO_LARGE:
+                        refused.append(row)
+                    else:
+                        waiting.append((row, future))
+                if waiting:
+                    await asyncio.wait([future for _, future in waiting])
+        except BROKER_ERRORS as error:
+            failure = error
         finally:
-            late = [task for task in tasks if not task.done()]
-            for task in late:
-                task.cancel()
-            await asyncio.gather(*late, return_exceptions=True)
-        failures: list[BaseException] = []
-        for task, row in tasks.items():
-            if task.cancelled():
-                failures.append(TimeoutError("no acknowledgement in time"))
-            elif (error := task.exception()) is not None:
-                failures.append(error)
-            else:
+            for _, future in waiting:
+                future.cancel()  # only those that are not done: nobody will look at them any more
+        for row, future in waiting:
+            reason = None if future.cancelled() else future.exception()
+            if future.cancelled():
+                failure = failure or TimeoutError("no acknowledgement in time")
+            elif reason is None:
                 acknowledged.append(row.id)
-        if failures:
-            raise next((f for f in failures if not isinstance(f, BROKER_ERRORS)), failures[0])
+            elif isinstance(reason, TOO_LARGE):
+                refused.append(row)
+            elif isinstance(reason, BROKER_ERRORS):
+                failure = failure or reason
+            else:
+                raise reason
+        for row in refused:
+            self._refused = True
+            await self._deliver_alone(row)
+            acknowledged.append(row.id)
+        if failure is not None:
+            raise failure
 
     async def _deliver(self, producer: AIOKafkaProducer, row: ClaimedRow) -> None:
         try:
             await producer.send_and_wait(row.topic, value=row.payload, key=row.key, headers=list(row.headers))
         except TOO_LARGE:
-            # A batch is refused as a whole: this row may be a small one that shared it. And the broker never
-            # saw its sequence numbers, so that it takes nothing more from this producer for that partition.
             self._refused = True
             await self._deliver_alone(row)
 
     async def _deliver_alone(self, row: ClaimedRow) -> None:
+        """Send a row that was refused for its size, by a producer of its own.
+
+        A batch is refused as a whole, so the row may be a small one that shared it; and the broker never saw
+        the batch's sequence numbers, so that it takes nothing more from that producer for that partition.
+        """
         headers = list(row.headers)
         try:
             await self._send_alone(row, row.payload, headers)
