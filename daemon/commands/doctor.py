@@ -28,6 +28,9 @@ def doctor(
     Installation, settings, secret files, disk, PostgreSQL (schema, partitions, backlogs, halted partitions), Kafka
     (topics and their settings, rights, lag), guard and served models. Nothing is changed.
 
+    The daemon's secrets are in credential files; root examines with them so:
+    CREDENTIALS_DIRECTORY=/etc/sentinel/credentials sentinel doctor
+
     Exit status: 0 all in order or only warnings, 1 at least one problem.
 
     Example: sentinel doctor --json | jq '.findings[] | select(.level == "fail")'

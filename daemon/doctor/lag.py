@@ -10,7 +10,9 @@ import asyncpg
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 from msgspec import Struct
+from msgspec.structs import replace
 
+from consumers.kafka import EMBEDDED_CLUSTER_PREFIX, cluster_id_of
 from daemon.doctor.brokers import reader_options
 from daemon.doctor.report import Finding, fail, ok, warn
 from sentinel.clock import Clock
@@ -35,6 +37,7 @@ class Position(Struct, frozen=True):
     next_offset: int
     updated_at: dt.datetime
     halted: str | None
+    cluster_id: str
     beginning: int = 0
     end: int = 0
 
@@ -49,7 +52,7 @@ async def examine_lag(engine: AsyncEngine, kafka: Kafka, clock: Clock) -> list[F
     try:
         async with raw_connection(engine) as conn:
             rows = await conn.fetch(
-                "SELECT topic, partition, next_offset, updated_at, halted FROM consumer_offsets"
+                "SELECT topic, partition, next_offset, updated_at, halted, cluster_id FROM consumer_offsets"
                 " WHERE topic = ANY($1::text[]) AND group_id = $2 ORDER BY topic, partition",
                 list(kafka.topics),
                 kafka.group_id,
@@ -64,10 +67,25 @@ async def examine_lag(engine: AsyncEngine, kafka: Kafka, clock: Clock) -> list[F
     if not positions:
         return [ok("lag", f"the group {kafka.group_id} has stored no position yet")]
     try:
-        bounded = await _with_bounds(positions, kafka)
+        cluster, bounded = await _with_bounds(positions, kafka)
     except (KafkaError, ConfigurationError, TimeoutError):
         return []  # Kafka's finding
-    return check_positions(bounded, clock.now())
+    return check_cluster(bounded, cluster) or check_positions(bounded, clock.now())
+
+
+def check_cluster(positions: Sequence[Position], cluster_id: str) -> list[Finding]:
+    """Positions of another cluster mean nothing here. The embedded broker is a new one at each start."""
+    others = {p.cluster_id for p in positions if p.cluster_id and not p.halted} - {cluster_id}
+    if not others or not cluster_id or cluster_id.startswith(EMBEDDED_CLUSTER_PREFIX):
+        return []
+    return [
+        fail(
+            "lag",
+            f"the stored positions are of cluster {', '.join(sorted(others))}, this is {cluster_id}",
+            "correct kafka.bootstrap_servers or kafka.group_id; where the cluster was replaced on purpose,"
+            " `sentinel run` halts each partition and `sentinel offsets reset` accepts the new log",
+        )
+    ]
 
 
 def check_positions(positions: Sequence[Position], now: dt.datetime) -> list[Finding]:
@@ -110,16 +128,18 @@ def check_positions(positions: Sequence[Position], now: dt.datetime) -> list[Fin
     return found or [ok("lag", f"{total} records over {len(positions)} partition(s)")]
 
 
-async def _with_bounds(positions: Sequence[Position], kafka: Kafka) -> list[Position]:
+async def _with_bounds(positions: Sequence[Position], kafka: Kafka) -> tuple[str, list[Position]]:
+    """The cluster's id, and the positions with the log's bounds."""
     reader = AIOKafkaConsumer(**reader_options(kafka, security_arguments(kafka.security)))
     wanted = [TopicPartition(p.topic, p.partition) for p in positions]
     try:
         await reader.start()
+        cluster = await cluster_id_of(reader)
         beginning = await reader.beginning_offsets(wanted)
         end = await reader.end_offsets(wanted)
     finally:
         await reader.stop()
-    return [
-        Position(p.topic, p.partition, p.next_offset, p.updated_at, p.halted, beginning[t], end[t])
-        for p, t in zip(positions, wanted, strict=True)
+    return cluster, [
+        replace(position, beginning=beginning[t], end=end[t])
+        for position, t in zip(positions, wanted, strict=True)
     ]

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from sentinel.clock import Clock
     from sentinel.settings import Loaded, Settings
 
-_MODULES = ("store", "progress", "brokers", "lag", "models")
+_MODULES = ("store", "progress", "brokers", "lag", "models", "running")
 
 
 def local_findings(loaded: Loaded) -> list[Finding]:
@@ -47,9 +47,9 @@ def missing_parts() -> list[Finding]:
 
 
 def server_checks(settings: Settings, clock: Clock) -> Sequence[Check]:
-    """Database, Kafka, lag, guard and served models; needs a complete installation."""
+    """Database, Kafka, lag, guard, daemon and served models; needs a complete installation."""
     from daemon.assembly import make_guard
-    from daemon.doctor import brokers, lag, models, store
+    from daemon.doctor import brokers, lag, models, running, store
     from sentinel.store.engine import create_engine
 
     patient = settings.database.model_copy(
@@ -77,6 +77,7 @@ def server_checks(settings: Settings, clock: Clock) -> Sequence[Check]:
             lambda: models.examine_guard(settings.guard, lambda: make_guard(brisk, clock), clock),
             30.0,
         ),
+        Check("daemon", lambda: running.examine_daemon(settings.metrics.host, settings.metrics.port)),
         Check("served models", lambda: models.examine_served(settings.served_models)),
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import socket
 import subprocess
 import threading
@@ -100,3 +101,14 @@ def test_the_help_names_the_statuses() -> None:
 def test_nothing_is_changed(tmp_path: Path) -> None:
     check({"runs_dir": str(tmp_path / "runs")}, "--offline")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_it_costs_less_than_two_seconds(database_url: str) -> None:
+    def spent() -> float:
+        usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return usage.ru_utime + usage.ru_stime
+
+    before = spent()
+    assert check({"database.url": database_url}).returncode == 0
+    # Processor time, since a loaded test machine says nothing about waiting.
+    assert spent() - before < 2.0

@@ -206,14 +206,14 @@ async def test_settings_of_topics_that_do_not_fit(
 
 
 async def add_position(
-    url: str, topic: str, partition: int, offset: int, *, halted: str | None = None
+    url: str, topic: str, partition: int, offset: int, *, halted: str | None = None, cluster: str = ""
 ) -> None:
     conn = await asyncpg.connect(libpq_url(url))
     try:
         await conn.execute(
             "INSERT INTO consumer_offsets (topic, partition, cluster_id, group_id, owner, first_offset, next_offset,"
-            " halted) VALUES ($1, $2, 'c', 'sentinel', 'o', 0, $3, $4)",
-            topic, partition, offset, halted,
+            " halted) VALUES ($1, $2, $5, 'sentinel', 'o', 0, $3, $4)",
+            topic, partition, offset, halted, cluster,
         )  # fmt: skip
     finally:
         await conn.close()
@@ -248,6 +248,17 @@ async def test_a_position_beyond_the_end(kafka: ApacheKafka, database_url: str) 
     found = await lag(database_url, settings(kafka.bootstrap, topics))
     assert "offsets reset" in named(found, Level.FAIL, f"{topics['topics']}/0").remedy
     assert len(found) == 1, "the halted one is named by its halt"
+
+
+async def test_positions_of_another_cluster(kafka: ApacheKafka, database_url: str) -> None:
+    topics = make_topics(kafka)
+    made = settings(kafka.bootstrap, topics)
+    await add_position(database_url, topics["topics"], 0, 0, cluster=kafka.cluster_id())
+    assert problems(await lag(database_url, made)) == []
+    await add_position(database_url, topics["topics"], 1, 0, cluster="of-old")
+    found = named(await lag(database_url, made), Level.FAIL, "of cluster of-old")
+    assert kafka.cluster_id() in found.message
+    assert "kafka.bootstrap_servers" in found.remedy
 
 
 async def test_records_that_expired_unread(kafka: ApacheKafka, database_url: str) -> None:

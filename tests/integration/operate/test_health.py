@@ -101,3 +101,17 @@ async def test_a_port_in_use_names_the_setting(served: Served) -> None:
         )
         with pytest.raises(ConfigurationError, match=r"metrics\.port"):
             await second.start()
+
+
+async def test_an_idle_scraper_does_not_hold_up_the_stop(
+    served: Served, client: aiohttp.ClientSession
+) -> None:
+    server = HealthServer(
+        "127.0.0.1", 0, metrics=served.metrics, live=lambda: served.live, ready=lambda: served.ready
+    )
+    await server.start()
+    async with client.get(f"http://127.0.0.1:{server.port}/metrics") as answer:
+        assert answer.status == 200
+        await answer.read()  # the connection goes back to the pool and stays open
+    async with asyncio.timeout(5):
+        await server.stop()
