@@ -92,6 +92,9 @@ class Content:
         if arguments is None:
             return
         self.present = True
+        if isinstance(arguments, str):
+            # Some reporters parse the arguments and some do not; one call must be one text, or it is stored twice.
+            arguments = json_in_text(arguments)
         called = name(first(_CALL_NAME_KEYS, inner))
         self.extra.append(" ".join(piece for piece in (called, dumps(arguments)) if piece))
 

@@ -12,8 +12,8 @@ from consumers.formats import decode
 from sentinel import ids
 from sentinel.errors import PoisonError
 from sentinel.events import Headers, Ignored, PromptEvent
+from tests.unit.consumers.formats.by_hand import decoded, only, reasons
 from tests.unit.consumers.formats.examples import load, record
-from tests.unit.consumers.formats.requests import decoded, only, reasons
 
 DATA: dict[str, Any] = {"prompt": "Q", "response": "A"}
 ENVELOPE: dict[str, Any] = {"specversion": "1.0", "id": "1", "source": "/bot", "type": "llm", "data": DATA}

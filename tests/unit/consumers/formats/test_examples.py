@@ -138,6 +138,23 @@ def test_one_call_as_span_and_as_log_event_is_one_interaction() -> None:
     assert compared > 15
 
 
+@pytest.mark.parametrize("one", ["plain", "two_choices", "tool_call", "stream"])
+def test_reporters_of_one_call_agree_on_its_text(one: str) -> None:
+    """Another text under the same id would be stored as a second interaction."""
+    texts: dict[object, set[tuple[str, str]]] = collections.defaultdict(set)
+    for name in NAMES:
+        if name not in MANY and scenario_or_none(name) == one:
+            for item in decode(record(load(name).value, load(name).headers)):
+                if isinstance(item, PromptEvent) and item.response_id:
+                    texts[item.response_id, item.choice].add((item.last_user_text, item.scanned_response))
+    assert texts
+    assert all(len(found) == 1 for found in texts.values()), texts
+
+
+def scenario_or_none(name: str) -> str | None:
+    return None if "cloudevents" in name or "manual" in name or "redacted" in name else scenario(name)
+
+
 def test_the_same_call_through_other_reporters_is_one_interaction() -> None:
     """Response id, tenant and choice are the identity; the reporter is not."""
 

@@ -21,8 +21,8 @@ from consumers.formats.fields import MAX_NAME
 from sentinel.errors import PoisonError
 from sentinel.events import Headers, Ignored, Item, PromptEvent
 from sentinel.outcomes import DEAD_LETTER_REASONS, IGNORED_REASONS
+from tests.unit.consumers.formats.by_hand import log, logs, span, spans
 from tests.unit.consumers.formats.examples import NAMES, load, record
-from tests.unit.consumers.formats.requests import log, logs, span, spans
 
 TIME_LIMIT = 2.0
 """Seconds of one decode; these inputs take milliseconds, and a quadratic parser minutes."""

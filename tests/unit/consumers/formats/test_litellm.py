@@ -9,8 +9,8 @@ import pytest
 
 from consumers.formats.litellm import unwrapped_id
 from sentinel.errors import PoisonError
+from tests.unit.consumers.formats.by_hand import decoded, only, reasons
 from tests.unit.consumers.formats.examples import load, seen
-from tests.unit.consumers.formats.requests import decoded, only, reasons
 
 PAYLOAD: dict[str, Any] = json.loads(load("litellm/plain.json").value)
 TURNS = [("system", "You are a terse geographer."), ("user", "What is the capital of France?")]

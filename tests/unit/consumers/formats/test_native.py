@@ -19,8 +19,8 @@ from consumers.formats.sniff import read
 from sentinel import ids
 from sentinel.errors import PoisonError
 from sentinel.events import Ignored, Item, Message, Origin, PromptEvent
+from tests.unit.consumers.formats.by_hand import decoded, only, reasons
 from tests.unit.consumers.formats.examples import record
-from tests.unit.consumers.formats.requests import decoded, only, reasons
 
 LEAST: dict[str, Any] = {"prompt": "Q", "response": "A"}
 

@@ -10,8 +10,8 @@ import pytest
 from consumers.formats.drafts import MAX_CHOICES
 from sentinel.errors import PoisonError
 from sentinel.events import PromptEvent
+from tests.unit.consumers.formats.by_hand import decoded, only, reasons
 from tests.unit.consumers.formats.examples import seen
-from tests.unit.consumers.formats.requests import decoded, only, reasons
 
 ASKED: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "Q"}]}
 SAID: dict[str, Any] = {

@@ -13,8 +13,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from consumers.formats.drafts import MAX_ITEMS
 from sentinel.errors import PoisonError
 from sentinel.events import PromptEvent, Rejected
-from tests.unit.consumers.formats.examples import seen
-from tests.unit.consumers.formats.requests import (
+from tests.unit.consumers.formats.by_hand import (
     SPAN,
     TRACE,
     attributes,
@@ -26,6 +25,7 @@ from tests.unit.consumers.formats.requests import (
     span,
     spans,
 )
+from tests.unit.consumers.formats.examples import seen
 
 CHAT: dict[str, Any] = {"gen_ai.operation.name": "chat", "gen_ai.request.model": "m"}
 ASKED = [{"role": "user", "parts": [{"type": "text", "content": "Q"}]}]

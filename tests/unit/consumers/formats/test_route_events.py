@@ -9,8 +9,8 @@ import pytest
 
 from producers.route.events import KINDS, Call, events_of
 from sentinel.events import PromptEvent
+from tests.unit.consumers.formats.by_hand import decoded
 from tests.unit.consumers.formats.examples import NAMES, load, seen
-from tests.unit.consumers.formats.requests import decoded
 
 PAIRS = [name for name in NAMES if name.startswith("openai_pair/") and "embedding" not in name]
 

@@ -11,8 +11,8 @@ from consumers.formats import TOPIC_FORMATS
 from consumers.formats.sniff import content_type
 from sentinel.errors import PoisonError
 from sentinel.settings.stream import TopicFormat
+from tests.unit.consumers.formats.by_hand import decoded, only, reasons
 from tests.unit.consumers.formats.examples import load
-from tests.unit.consumers.formats.requests import decoded, only, reasons
 
 NATIVE: dict[str, Any] = {"prompt": "Q", "response": "A"}
 PROTOBUF = load("otel_openai_v2/new_plain.traces.bin").value
