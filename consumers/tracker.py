@@ -30,11 +30,12 @@ class Slot:
     writes. The raw record is kept until the offset is passed: any item may still become a dead letter.
     """
 
-    __slots__ = ("in_flush", "outcomes", "record", "tracker", "waiting")
+    __slots__ = ("in_flush", "outcomes", "record", "size", "tracker", "waiting")
 
     def __init__(self, tracker: PartitionTracker, record: RawRecord) -> None:
         self.tracker = tracker
         self.record = record
+        self.size = record.size
         self.waiting = 1
         self.in_flush = 0
         self.outcomes: list[OutcomeKey] = []
@@ -86,7 +87,7 @@ class PartitionTracker:
         """Hand out a record; offsets must rise."""
         slot = Slot(self, record)
         self._slots.append(slot)
-        self.buffered_bytes += record.size
+        self.buffered_bytes += slot.size
         return slot
 
     def plan(self) -> Progress:
@@ -117,7 +118,7 @@ class PartitionTracker:
         """The planned move was committed: forget the records that it passed."""
         slots = self._slots
         for _ in range(progress.records):
-            self.buffered_bytes -= slots.popleft().record.size
+            self.buffered_bytes -= slots.popleft().size
         self.next_offset = progress.next_offset
 
     def drop(self) -> None:

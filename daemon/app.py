@@ -29,6 +29,7 @@ from daemon.assembly import (
     make_source,
 )
 from daemon.health import Health, HealthServer
+from daemon.observation import GuardObservation
 from daemon.outgoing import make_generators, make_relays, make_reprompter, spare_connections
 from daemon.supervisor import Supervisor
 from sentinel import logs
@@ -73,7 +74,7 @@ class Service:
         self.clock: Clock = clock or SystemClock()
         self.metrics = Metrics(CollectorRegistry())
         self.engine = engine or create_engine(settings.database)
-        self.guard: Guard = guard or make_guard(settings, self.clock)
+        self.guard: Guard = guard or make_guard(settings, self.clock, GuardObservation(self.metrics))
         manager = service_manager()
         self.notifier = Notifier(manager.notify_socket)
         self.supervisor = Supervisor(

@@ -29,6 +29,7 @@ from sentinel.clock import Clock
 from sentinel.errors import UnavailableError
 from sentinel.guards.base import Guard, load_grammar
 from sentinel.guards.client import GuardOptions, HttpGuard
+from sentinel.guards.observer import Observer
 from sentinel.guards.windows import WindowSize
 from sentinel.kafka_security import security_arguments
 from sentinel.metrics import Metrics
@@ -80,7 +81,7 @@ def make_policy(settings: Settings) -> Policy:
     )
 
 
-def make_guard(settings: Settings, clock: Clock) -> HttpGuard:
+def make_guard(settings: Settings, clock: Clock, observer: Observer | None = None) -> HttpGuard:
     """The guard's client, not connected yet. Raises ConfigurationError for an unknown grammar."""
     guard = settings.guard
     options = GuardOptions(
@@ -96,7 +97,7 @@ def make_guard(settings: Settings, clock: Clock) -> HttpGuard:
         attempts=guard.attempts,
         windows=WindowSize(text=guard.max_text_chars, overlap=guard.window_overlap_chars),
     )
-    return HttpGuard(options, load_grammar(guard.grammar), clock=clock)
+    return HttpGuard(options, load_grammar(guard.grammar), clock=clock, observer=observer)
 
 
 def make_served(settings: Settings) -> ServedModels:

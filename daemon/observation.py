@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from uuid import UUID
 
@@ -21,6 +21,9 @@ _BREAKER_VALUES = {
     BreakerState.OPEN: BREAKER_OPEN,
 }
 
+_TENANTS_KEPT = 20_000
+"""Response ids whose tenant is remembered: some megabytes, a few minutes at full speed."""
+
 
 class Observation:
     """Observer of loop, recorder, scoring and breakers; only counts, never waits."""
@@ -31,6 +34,7 @@ class Observation:
         self._halted: dict[Partition, str] = {}
         self._buffered: dict[Partition, int] = {}
         self._previous: dict[Partition, int] = {}
+        self._tenants: dict[str, str | None] = {}
 
     # -- loop ------------------------------------------------------------------------------------------------
 
@@ -100,19 +104,41 @@ class Observation:
         if result.collisions:
             metrics.id_collisions.inc(result.collisions)
         metrics.llm_requests.inc(len(result.new))
+        self._tenant_conflicts(result.new)
         self._verdicts(result.new)
         self._ages(result.new)
         if result.findings:
             self._findings(result.findings, [row for row in result.new if row.unsafe])
 
+    def _tenant_conflicts(self, new: Sequence[Interaction]) -> None:
+        """Response ids under several tenants, among the last `_TENANTS_KEPT` ids that this process stored.
+
+        A call that reaches two processes, or comes long after, is seen by ``sentinel doctor`` only, which asks
+        the database.
+        """
+        known = self._tenants
+        for row in new:
+            response_id = row.event.response_id
+            if response_id is None:
+                continue
+            tenant = row.event.tenant or ""
+            before = known.setdefault(response_id, tenant)
+            if before is not None and before != tenant:
+                # None from now on: every id is counted once, however many answers and tenants it has.
+                known[response_id] = None
+                self._metrics.tenant_conflicts.inc()
+        while len(known) > _TENANTS_KEPT:
+            del known[next(iter(known))]
+
     def _verdicts(self, new: Sequence[Interaction]) -> None:
-        labels: Counter[tuple[str, str]] = Counter()
+        labels: defaultdict[tuple[str, str], int] = defaultdict(int)
         windowed = nul = unscanned = 0
         for row in new:
             for verdict in (row.prompt_verdict, row.response_verdict):
                 if verdict is not None:
-                    labels[verdict.role.value, verdict.assessment.label.value] += 1
-                    windowed += verdict.assessment.windows > 1
+                    assessment = verdict.assessment
+                    labels[verdict.role, assessment.label] += 1
+                    windowed += assessment.windows > 1
             nul += row.event.nul_replaced
             unscanned += row.event.unscanned_parts
         for (role, label), n in labels.items():
@@ -126,9 +152,10 @@ class Observation:
 
     def _ages(self, new: Sequence[Interaction]) -> None:
         stored_ms = self._clock.now().timestamp() * 1000
-        for row in new:
-            if row.event.received_ms >= 0:
-                self._metrics.event_age.observe(max(0.0, (stored_ms - row.event.received_ms) / 1000))
+        received = [row.event.received_ms for row in new]
+        self._metrics.event_age.observe_many(
+            [max(0.0, (stored_ms - ms) / 1000) for ms in received if ms >= 0]
+        )
 
     def _findings(self, finding_ids: Sequence[UUID], found: Sequence[Interaction]) -> None:
         self._metrics.llm_unsafe_prompts.inc(len(found))
@@ -152,3 +179,17 @@ class Observation:
 
     def breaker(self, target: str, state: BreakerState) -> None:
         self._metrics.breaker_state.set(target, _BREAKER_VALUES[state])
+
+
+class GuardObservation:
+    """Observer of the guard's client."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    def request(self, endpoint: str, outcome: str, seconds: float, texts: int) -> None:
+        self._metrics.guard_request.observe(endpoint, outcome, value=seconds)
+        self._metrics.guard_batch.observe(texts)
+
+    def retried(self, cause: str) -> None:
+        self._metrics.guard_retries.inc(cause)

@@ -7,13 +7,14 @@ in a dict (0.1 us), since `prometheus_client` builds and locks at every ``labels
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
-from itertools import product
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import accumulate, product
 from typing import Final
 from uuid import UUID
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
-from prometheus_client.metrics_core import GaugeMetricFamily, Metric
+from prometheus_client.metrics_core import GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 OTHER: Final = "other"
@@ -108,6 +109,34 @@ class ClosedHistogram:
         if child is None:
             child = self._children[self._closed.nearest(labels)]
         child.observe(value)
+
+
+class BulkHistogram(Collector):
+    """A histogram without labels that takes many values at once: one value costs a tenth of `Histogram`'s."""
+
+    def __init__(self, registry: CollectorRegistry, name: str, text: str, buckets: tuple[float, ...]) -> None:
+        """``buckets``: rising upper bounds, the infinite one left out."""
+        self._name = name
+        self._text = text
+        self._bounds = buckets
+        self._counts = [0] * (len(buckets) + 1)
+        self._sum = 0.0
+        registry.register(self)
+
+    def observe_many(self, values: Sequence[float]) -> None:
+        """Record values; one that equals a bound belongs to its bucket."""
+        bounds, counts = self._bounds, self._counts
+        for value in values:
+            counts[bisect_left(bounds, value)] += 1
+        self._sum += sum(values)
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the family with cumulative buckets."""
+        names = [*map(str, self._bounds), "+Inf"]
+        buckets = list(zip(names, accumulate(self._counts), strict=True))
+        family = HistogramMetricFamily(self._name, self._text)
+        family.add_metric((), buckets, self._sum)
+        yield family
 
 
 class PartitionGauge:

@@ -20,6 +20,7 @@ from prometheus_client import (
 from prometheus_client.exposition import choose_encoder
 
 from sentinel.instruments import (
+    BulkHistogram,
     ClosedCounter,
     ClosedGauge,
     ClosedHistogram,
@@ -136,8 +137,8 @@ class Metrics:
         self.nul_replaced = self._counter(
             "sentinel_nul_replaced_texts", "Texts in which U+0000 was replaced."
         )
-        self.event_age = self._histogram(
-            "sentinel_event_age_seconds", "From the record's log timestamp to its stored row.", AGE_BUCKETS
+        self.event_age = BulkHistogram(
+            r, "sentinel_event_age_seconds", "From the record's log timestamp to its stored row.", AGE_BUCKETS
         )
 
     def _consumer(self) -> None:

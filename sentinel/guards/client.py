@@ -17,7 +17,8 @@ from sentinel.clock import Clock, SystemClock
 from sentinel.errors import GuardOutputError, PoisonError, SlowDownError, UnavailableError
 from sentinel.events import Message
 from sentinel.guards.base import GuardFailure, GuardGrammar, GuardRequest, Judgement
-from sentinel.guards.windows import WindowSize, fits, windows, worst
+from sentinel.guards.observer import Endpoint, Observer, Unobserved, outcome_of
+from sentinel.guards.windows import WindowSize, fits, lengths_of, windows, worst
 from sentinel.guards.wire import PathMissingError, Reply, TimedOutError, Wire
 from sentinel.ids import guard_id
 from sentinel.verdicts import Assessment, Label, Role
@@ -91,11 +92,13 @@ class HttpGuard:
         *,
         clock: Clock | None = None,
         rng: random.Random | None = None,
+        observer: Observer | None = None,
     ) -> None:
         self._options = options
         self._grammar = grammar
         self._clock: Clock = clock or SystemClock()
         self._rng = rng or random.Random()
+        self._observer: Observer = observer or Unobserved()
         self._wire = Wire(
             options.base_url,
             options.model,
@@ -139,20 +142,20 @@ class HttpGuard:
             for attempt in range(self._options.attempts):
                 last = attempt + 1 == self._options.attempts
                 try:
-                    await self._exchange(partial(self._wire.batch, [conversation]))
+                    await self._exchange("batch", 1, partial(self._wire.batch, [conversation]))
                 except (PathMissingError, PoisonError):
                     break
                 except (UnavailableError, GuardOutputError) as error:
                     if last and isinstance(error, UnavailableError):
                         raise
-                    await self._back_off(attempt)
+                    await self._back_off(attempt, error)
                 else:
                     self._batched = True
                     return
             # A gateway may answer an unknown path with 404, with 400 or with a page; one answer from the
             # ordinary endpoint proves that it is the path that is missing and not the model.
             try:
-                await self._exchange(partial(self._wire.single, conversation))
+                await self._exchange("single", 1, partial(self._wire.single, conversation))
             except (PoisonError, GuardOutputError) as error:
                 raise UnavailableError(f"the guard cannot judge a probe text: {error}") from error
             self._batched = False
@@ -206,7 +209,9 @@ class HttpGuard:
         if self._batched is None:
             await self.start()
         size = self._options.windows
-        if all(fits(request, size) for request in requests):
+        # One look at the lengths: a text and its context that are shorter than either limit need no second one.
+        short = min(size.text, size.context)
+        if max(lengths_of(requests)) <= short or all(fits(request, size) for request in requests):
             judged = await self._judge(requests)
         else:
             judged = await self._judge_cut(requests, size)
@@ -227,16 +232,18 @@ class HttpGuard:
     async def _judge(self, requests: Sequence[GuardRequest]) -> list[Judgement]:
         if not self._batched:
             return await self._one_by_one(requests)
-        batches = list(self._batches(requests))
-        if len(batches) == 1:
-            return await self._judge_batch(batches[0])
+        lengths = lengths_of(requests)
+        if len(requests) <= self._options.max_batch and sum(lengths) <= self._options.max_batch_chars:
+            return await self._judge_batch(requests)
+        batches = list(self._batches(requests, lengths))
         results = await self._each(batches, self._judge_batch)
         return [judgement for result in results for judgement in result]
 
-    def _batches(self, requests: Sequence[GuardRequest]) -> Iterator[Sequence[GuardRequest]]:
+    def _batches(
+        self, requests: Sequence[GuardRequest], lengths: Sequence[int]
+    ) -> Iterator[Sequence[GuardRequest]]:
         first = chars = 0
-        for index, request in enumerate(requests):
-            length = sum([len(message.text) for message in request.messages]) + len(request.response or "")
+        for index, length in enumerate(lengths):
             full = index - first >= self._options.max_batch or chars + length > self._options.max_batch_chars
             if full and index > first:
                 yield requests[first:index]
@@ -249,7 +256,8 @@ class HttpGuard:
         conversations = [conversation(request) for request in requests]
         for attempt in range(self._options.attempts):
             try:
-                replies = await self._exchange(partial(self._wire.batch, conversations))
+                call = partial(self._wire.batch, conversations)
+                replies = await self._exchange("batch", len(conversations), call)
             except PathMissingError:
                 # The server was replaced by one without the endpoint: ask again what it has.
                 if self._options.mode == "auto":
@@ -258,10 +266,10 @@ class HttpGuard:
             except (PoisonError, TimedOutError):
                 # Asking a server again that hangs costs as long again before the outage is seen.
                 break
-            except (UnavailableError, GuardOutputError):
+            except (UnavailableError, GuardOutputError) as error:
                 if attempt + 1 == self._options.attempts or not self._budget.spend():
                     break
-                await self._back_off(attempt)
+                await self._back_off(attempt, error)
             else:
                 self._budget.earn()
                 return [self._read(request, reply) for request, reply in zip(requests, replies, strict=True)]
@@ -286,7 +294,7 @@ class HttpGuard:
                 judged: list[Judgement] = []
                 for piece in pieces:
                     call = partial(self._wire.single, self._grammar.conversation(piece))
-                    reply = await self._exchange(call)
+                    reply = await self._exchange("single", 1, call)
                     judged.append(self._read(piece, reply))
             except PoisonError as error:
                 # Most often "longer than the context": the server counts tokens, windows count characters.
@@ -296,7 +304,7 @@ class HttpGuard:
             except (UnavailableError, GuardOutputError) as error:
                 detail = str(error)
                 if attempt + 1 < EVENT_ATTEMPTS:
-                    await self._back_off(attempt)
+                    await self._back_off(attempt, error)
             else:
                 self._budget.earn()
                 self.stats.windowed += len(pieces) > 1
@@ -327,7 +335,7 @@ class HttpGuard:
             raise errors[0]
         return [results[index] for index in range(len(items))]
 
-    async def _exchange(self, call: Callable[[], Awaitable[T]]) -> T:
+    async def _exchange(self, endpoint: Endpoint, texts: int, call: Callable[[], Awaitable[T]]) -> T:
         """One HTTP exchange, after the wait that the server asked for, within the in-flight limit."""
         deadline = self._clock.monotonic() + self._options.patience
         while True:
@@ -335,10 +343,19 @@ class HttpGuard:
                 await self._wait_turn(deadline)
             async with self._slots:
                 self.stats.calls += 1
+                began = self._clock.monotonic()
                 try:
-                    return await call()
-                except SlowDownError as error:
+                    answer = await call()
+                except (SlowDownError, PoisonError, UnavailableError, GuardOutputError) as error:
+                    took = self._clock.monotonic() - began
+                    self._observer.request(endpoint, outcome_of(error), took, texts)
+                    if not isinstance(error, SlowDownError):
+                        raise
                     self._hold_off(error)
+                    self._observer.retried("throttled")
+                else:
+                    self._observer.request(endpoint, "ok", self._clock.monotonic() - began, texts)
+                    return answer
 
     def _hold_off(self, error: SlowDownError) -> None:
         self.stats.slow_downs += 1
@@ -356,8 +373,9 @@ class HttpGuard:
         if now > deadline:
             raise SlowDownError("the guard keeps asking for less")
 
-    async def _back_off(self, attempt: int) -> None:
+    async def _back_off(self, attempt: int, error: Exception) -> None:
         self.stats.retries += 1
+        self._observer.retried(outcome_of(error))
         options = self._options
         await asyncio.sleep(full_jitter(attempt, options.retry_base, options.retry_cap, self._rng))
 

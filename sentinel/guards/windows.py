@@ -58,6 +58,19 @@ def fits(request: GuardRequest, size: WindowSize) -> bool:
     return sum([len(message.text) for message in messages]) <= size.context
 
 
+def lengths_of(requests: Sequence[GuardRequest]) -> list[int]:
+    """Characters of each request, context included; two that follow each other often share theirs."""
+    lengths: list[int] = []
+    shared: tuple[Message, ...] | None = None
+    context = 0
+    for request in requests:
+        if request.messages is not shared:
+            shared = request.messages
+            context = sum([len(message.text) for message in shared])
+        lengths.append(context + len(request.response) if request.response else context)
+    return lengths
+
+
 def windows(request: GuardRequest, size: WindowSize) -> list[GuardRequest]:
     """``request`` as one or more requests that fit, in the text's order."""
     if fits(request, size):

@@ -15,6 +15,7 @@ from __future__ import annotations
 import datetime as dt
 from collections import Counter
 from collections.abc import Callable, Sequence
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -236,33 +237,43 @@ async def _key_round(
     conn: Connection, candidates: list[_Candidate], day: dt.date, result: _Keyed
 ) -> list[_Candidate]:
     first: dict[UUID, _Candidate] = {}
-    again: list[_Candidate] = []
+    later: list[_Candidate] = []
     for candidate in candidates:
-        earlier = first.setdefault(candidate.event_id, candidate)
-        if earlier is not candidate and earlier.hash != candidate.hash:
-            again.append(_collided(candidate))
+        if first.setdefault(candidate.event_id, candidate) is not candidate:
+            later.append(candidate)
     # Sorted, so that two flushes that share ids take the locks in one order.
-    ordered = sorted(first.values(), key=_by_id)
+    ordered = sorted(first.values(), key=attrgetter("event_id.int"))
     new_ids = await conn.fetchval(_INSERT_KEYS, day, *_key_columns(ordered), len(ordered))
     inserted = first.keys() if new_ids is None else frozenset(new_ids)
     known: dict[UUID, Any] = {}
     if new_ids is not None:
         missing = [c.event_id for c in ordered if c.event_id not in inserted]
         known = {row["event_id"]: row for row in await conn.fetch(_READ_KEYS, missing)}
+    again: list[_Candidate] = []
     for candidate in ordered:
         if candidate.event_id in inserted:
             interaction = candidate.interaction
             result.new.append((candidate.event_id, interaction, candidate.collided))
             result.collisions += candidate.collided
             result.outcomes[candidate.index] = (interaction.outcome, interaction.reason)
-            continue
-        row = known[candidate.event_id]
-        if _same_origin(row, candidate.interaction.event.origin):
-            result.replayed += 1
-            result.outcomes[candidate.index] = (Outcome(row["outcome"]), row["reason"])
-        elif row["hash"] != candidate.hash and not candidate.collided:
+        else:
+            _compare(candidate, known[candidate.event_id], result, again)
+    for candidate in later:
+        # The stored row may be the later one's own: it was written before a crash, and the earlier one was not.
+        if candidate.event_id in known:
+            _compare(candidate, known[candidate.event_id], result, again)
+        elif candidate.hash != first[candidate.event_id].hash:
             again.append(_collided(candidate))
     return again
+
+
+def _compare(candidate: _Candidate, row: Any, result: _Keyed, again: list[_Candidate]) -> None:
+    """A candidate whose id is stored: its own earlier write, the same call (as assumed), or another call."""
+    if _same_origin(row, candidate.interaction.event.origin):
+        result.replayed += 1
+        result.outcomes[candidate.index] = (Outcome(row["outcome"]), row["reason"])
+    elif row["hash"] != candidate.hash and not candidate.collided:
+        again.append(_collided(candidate))
 
 
 def _collided(candidate: _Candidate) -> _Candidate:
@@ -271,10 +282,6 @@ def _collided(candidate: _Candidate) -> _Candidate:
         return candidate
     new_id = ids.collided_event_id(candidate.event_id, candidate.hash)
     return _Candidate(candidate.index, new_id, candidate.hash, candidate.interaction, collided=True)
-
-
-def _by_id(candidate: _Candidate) -> bytes:
-    return candidate.event_id.bytes
 
 
 def _key_columns(candidates: Sequence[_Candidate]) -> list[list[Any]]:

@@ -12,6 +12,7 @@ from typing import Any
 from uuid import UUID
 
 import asyncpg
+import msgspec
 import orjson
 
 from sentinel.errors import FatalError
@@ -21,6 +22,8 @@ from sentinel.outcomes import Outcome
 from sentinel.verdicts import Label, Role, Verdict
 
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+_YEAR_10000_MS = 253_402_300_800_000
+_encode_messages = msgspec.json.Encoder().encode
 
 INTERACTION_COLUMNS = (
     "day", "event_id", "received_at", "event_time", "format", "source", "tenant", "model", "provider", "user_ref",
@@ -93,8 +96,26 @@ async def copy(
 
 
 def messages_json(messages: Sequence[Message]) -> str:
-    """The conversation as the JSON text that ``interaction_texts.messages`` holds."""
-    return orjson.dumps([{"role": m.role, "text": m.text} for m in messages]).decode()
+    """The conversation as the JSON text that ``interaction_texts.messages`` holds: a list of {role, text}."""
+    try:
+        return _encode_messages(messages).decode()
+    except UnicodeEncodeError as error:
+        raise asyncpg.DataError("a message holds text that is no Unicode") from error
+
+
+def _json(value: Any) -> str:
+    try:
+        return orjson.dumps(value).decode()
+    except TypeError as error:
+        # orjson's only error: a lone surrogate, an integer of more than 64 bits. It is this row's fault.
+        raise asyncpg.DataError("a value cannot be written as JSON") from error
+
+
+def _received_at(milliseconds: int, now: dt.datetime) -> dt.datetime:
+    """The record's log timestamp; ``now`` where it has none, or one that is no date: producers may write any."""
+    if 0 <= milliseconds < _YEAR_10000_MS:
+        return _EPOCH + dt.timedelta(milliseconds=milliseconds)
+    return now
 
 
 def _flags(event: PromptEvent, prompt: Verdict | None, response: Verdict | None, collided: bool) -> int:
@@ -116,11 +137,10 @@ def interaction_row(
     """Values of one interaction in the order of `INTERACTION_COLUMNS`."""
     event = row.event
     prompt, response = row.prompt_verdict, row.response_verdict
-    received_ms = event.received_ms
     return (
         day,
         event_id,
-        _EPOCH + dt.timedelta(milliseconds=received_ms) if received_ms >= 0 else now,
+        _received_at(event.received_ms, now),
         event.event_time,
         event.format,
         event.source,
@@ -150,14 +170,14 @@ def interaction_row(
         row.sampling_probability,
         _flags(event, prompt, response, collided),
         event.unscanned_parts,
-        orjson.dumps(event.attrs).decode() if event.attrs else None,
+        _json(event.attrs) if event.attrs else None,
     )
 
 
 def text_row(day: dt.date, event_id: UUID, row: Interaction) -> tuple[Any, ...]:
     """Values of one row of texts in the order of `TEXT_COLUMNS`."""
     event = row.event
-    client = orjson.dumps(event.client_verdicts).decode() if event.client_verdicts else None
+    client = _json(event.client_verdicts) if event.client_verdicts else None
     return (day, event_id, messages_json(event.messages), event.response, event.response_extra, client)
 
 
