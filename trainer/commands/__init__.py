@@ -1,0 +1,1 @@
+"""Subcommands that need the training libraries; they join `sentinel` by entry point."""

@@ -1,0 +1,183 @@
+"""``sentinel tiny``: make the embedded models, and show what they do on requests they never saw."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sentinel.errors import CommandError, ConfigurationError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from sentinel.tiny.artefacts import Evaluation
+    from trainer.tiny.fitting import Progress
+
+app = typer.Typer(
+    no_args_is_help=True, help="The embedded chat model and guards: a test article, not a safety claim."
+)
+
+_SHORT = {"chat": "tiny-chat", "guard-a": "tiny-guard-a", "guard-b": "tiny-guard-b"}
+
+
+@app.command()
+def build(
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the models' folders go.")] = Path(
+        "runs/tiny"
+    ),
+    only: Annotated[str | None, typer.Option(metavar="NAMES", help="Of chat,guard-a,guard-b.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Training steps; else the recipe's.")] = None,
+    threads: Annotated[int, typer.Option(min=1, help="Threads of the training.")] = 1,
+    samples: Annotated[int, typer.Option(min=1, help="Held-out requests of each sort.")] = 150,
+) -> None:
+    """Make the tiny models from a seed and print their rates on held-out requests.
+
+    A folder of the same name under DIR is replaced. A guard is measured on the chat model's own answers: the one
+    under DIR, else the one that came with the package.
+
+    Example: sentinel tiny build --only chat --out /tmp/tiny
+    """
+    from sentinel.tiny.artefacts import MANIFEST, Model, shipped
+
+    wanted = [Model(name) for name in _names(only)]
+    try:
+        from trainer.tiny.building import RECIPES
+        from trainer.tiny.building import build as build_one
+
+        import_torch()
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(
+            f"{error.name} is not installed: pip install 'sentinel-loop[train]'"
+        ) from error
+    for model in wanted:
+        chat = out / Model.CHAT.value
+        if not (chat / MANIFEST).exists():
+            chat = shipped(Model.CHAT)
+        recipe = RECIPES[model]
+        with _Bar(model.value, steps or recipe.steps) as bar:
+            evaluation = build_one(
+                recipe,
+                out / model.value,
+                chat=chat,
+                steps=steps,
+                samples=samples,
+                threads=threads,
+                report=bar.update,
+            )
+        _print(evaluation)
+        typer.echo(f"{model.value}: {out / model.value}")
+
+
+@app.command()
+def show(
+    folder: Annotated[
+        Path | None, typer.Option("--in", metavar="DIR", help="Folder of models; else those of the package.")
+    ] = None,
+    only: Annotated[str | None, typer.Option(metavar="NAMES", help="Of chat,guard-a,guard-b.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON instead of tables.")] = False,
+) -> None:
+    """Compare every file with its manifest and print the recorded rates, each with n and a 95 % interval (Wilson)."""
+    import msgspec
+
+    from sentinel.tiny.artefacts import Model, evaluation_of, shipped, verify
+
+    found = []
+    for model in [Model(name) for name in _names(only)]:
+        place = folder / model.value if folder is not None else shipped(model)
+        found.append((verify(place), evaluation_of(place)))
+    if as_json:
+        listed = [{"manifest": manifest, "evaluation": evaluation} for manifest, evaluation in found]
+        typer.echo(msgspec.json.format(msgspec.json.encode(listed)).decode())
+        return
+    for manifest, evaluation in found:
+        _print(evaluation)
+        typer.echo(
+            f"{manifest.model}: {manifest.parameters:,} parameters, seed {manifest.seed}, {manifest.steps} steps, "
+            f"{manifest.tokens:,} tokens, version {manifest.code_version}; {len(manifest.files)} files verified\n"
+        )
+
+
+def import_torch() -> None:
+    """Import what the building needs, so that its absence is said before anything is done."""
+    import torch
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    del torch
+
+
+def _names(only: str | None) -> list[str]:
+    if only is None:
+        return list(_SHORT.values())
+    asked = [name.strip() for name in only.split(",")]
+    unknown = [name for name in asked if name not in _SHORT]
+    if unknown:
+        raise CommandError(f"no tiny model is called {', '.join(unknown)}: {', '.join(_SHORT)}")
+    # The chat model first: the guards are measured on it.
+    return [full for name, full in _SHORT.items() if name in asked]
+
+
+def _print(evaluation: Evaluation) -> None:
+    import shutil
+    import sys
+
+    from rich.console import Console
+
+    width = None if sys.stdout.isatty() else max(170, shutil.get_terminal_size().columns)
+    Console(width=width).print(_table(evaluation))
+
+
+def _table(evaluation: Evaluation) -> Table:
+    from rich.table import Table
+
+    table = Table(title=f"{evaluation.model}: held-out rates", title_justify="left")
+    columns = dict.fromkeys(name for one in evaluation.measured for name in one.rates)
+    for heading in ("condition", "requests", *columns):
+        table.add_column(heading)
+    for one in evaluation.measured:
+        table.add_row(
+            one.condition,
+            one.requests,
+            *(str(one.rates[name]) if name in one.rates else "" for name in columns),
+        )
+    return table
+
+
+class _Bar:
+    """A progress bar on a terminal, ten lines elsewhere."""
+
+    def __init__(self, title: str, steps: int) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import Progress as Bar
+
+        console = Console(stderr=True)
+        self._every = max(1, steps // 10)
+        self._title = title
+        self._bar = Bar(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("loss {task.fields[loss]}"),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._task = self._bar.add_task(title, total=steps, loss="-")
+
+    def __enter__(self) -> _Bar:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def update(self, progress: Progress) -> None:
+        self._bar.update(self._task, completed=progress.step, loss=f"{progress.loss:.3f}")
+        if self._bar.disable and progress.step % self._every == 0:
+            typer.echo(
+                f"{self._title}: step {progress.step} of {progress.steps}, loss {progress.loss:.3f}", err=True
+            )

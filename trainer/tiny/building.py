@@ -1,0 +1,160 @@
+"""One of the three models, from a seed to a finished folder: rows, tokenizer, training, files, figures."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib.metadata
+import random
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+from msgspec import Struct
+
+import sentinel.tiny
+import trainer.tiny
+from sentinel.settings.model import DEFAULT_INSTRUCTION
+from sentinel.tiny import evaluation_sets
+from sentinel.tiny.artefacts import EVALUATION, MANIFEST, Evaluation, Manifest, Model, sha256_of, verify
+from trainer.tiny import answering, rows
+from trainer.tiny.evaluation import measure_chat, measure_guard
+from trainer.tiny.fitting import Progress, Shape, fit, make_model
+from trainer.tiny.tokens import make_tokenizer, texts_of
+
+if TYPE_CHECKING:
+    from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+
+TOKENIZER_ROWS: Final = 6_000
+EVALUATION_SEED: Final = 4_711
+
+
+class Recipe(Struct, frozen=True):
+    """What tells the models apart."""
+
+    model: Model
+    seed: int
+    steps: int
+    shape: Shape
+    source: rows.Source
+
+    @property
+    def guard(self) -> bool:
+        """Whether it judges or chats."""
+        return self.model is not Model.CHAT
+
+
+RECIPES: Final = {
+    Model.CHAT: Recipe(Model.CHAT, 11, 1_200, Shape(), rows.chat),
+    Model.GUARD_A: Recipe(Model.GUARD_A, 23, 1_000, Shape(), rows.guard),
+    Model.GUARD_B: Recipe(
+        Model.GUARD_B,
+        37,
+        1_000,
+        Shape(hidden=96, heads=3, kv_heads=3, mlp=320),
+        functools.partial(rows.guard, apart="guard-b"),
+    ),
+}
+
+
+def build(
+    recipe: Recipe,
+    folder: Path,
+    *,
+    chat: Path | None = None,
+    steps: int | None = None,
+    samples: int = 150,
+    threads: int = 1,
+    report: Callable[[Progress], None] | None = None,
+) -> Evaluation:
+    """Train one model, write it to ``folder`` (emptied first) with its figures and manifest.
+
+    ``chat`` is the chat model whose own output a guard is measured on. ``samples`` is the number of held-out
+    requests of each sort. The same seed, steps, threads and libraries on the same machine give the same bytes.
+    """
+    import torch
+
+    torch.set_num_threads(threads)
+    steps = steps or recipe.steps
+    rng = random.Random(recipe.seed)
+    tokenizer = make_tokenizer(
+        texts_of(recipe.source(rng) for _ in range(TOKENIZER_ROWS)), guard=recipe.guard
+    )
+    model = make_model(recipe.shape, tokenizer, recipe.seed)
+    last: list[Progress] = []
+
+    def note(progress: Progress) -> None:
+        last[:] = [progress]
+        if report is not None:
+            report(progress)
+
+    fit(model, tokenizer, recipe.source, guard=recipe.guard, steps=steps, seed=recipe.seed, report=note)
+    _write(model, tokenizer, folder)
+    evaluation = evaluate(recipe, folder, chat=chat, samples=samples)
+    (folder / EVALUATION).write_bytes(msgspec.json.format(msgspec.json.encode(evaluation)) + b"\n")
+    manifest = Manifest(
+        model=recipe.model,
+        seed=recipe.seed,
+        steps=steps,
+        tokens=last[0].tokens,
+        loss=round(last[0].loss, 5),
+        parameters=sum(each.numel() for each in model.parameters()),
+        shape=msgspec.to_builtins(recipe.shape),
+        code_version=importlib.metadata.version("sentinel-loop"),
+        code_sha256=code_sha256(),
+        versions={name: importlib.metadata.version(name) for name in ("tokenizers", "torch", "transformers")},
+        evaluation_sets=evaluation_set_digests(),
+        files={path.name: sha256_of(path) for path in sorted(folder.iterdir())},
+    )
+    (folder / MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(manifest)) + b"\n")
+    verify(folder)
+    return evaluation
+
+
+def evaluate(recipe: Recipe, folder: Path, *, chat: Path | None, samples: int) -> Evaluation:
+    """Measure the files of ``folder`` as anybody would load them.
+
+    Raises:
+        ValueError: a guard is to be measured and ``chat`` is None.
+    """
+    answer = functools.partial(answering.answers, *answering.load(folder))
+    if not recipe.guard:
+        measured = measure_chat(answer, samples, EVALUATION_SEED, DEFAULT_INSTRUCTION)
+    elif chat is None:
+        raise ValueError("a guard is measured on a chat model's answers: name one")
+    else:
+        asked = functools.partial(answering.answers, *answering.load(chat))
+        measured = measure_guard(answer, asked, samples, EVALUATION_SEED, DEFAULT_INSTRUCTION)
+    return Evaluation(recipe.model, EVALUATION_SEED, measured)
+
+
+def evaluation_set_digests() -> dict[str, str]:
+    """Digests of the frozen evaluation sets."""
+    return {
+        "harmful": evaluation_sets.digest(evaluation_sets.harmful()),
+        "benign": evaluation_sets.digest(evaluation_sets.benign()),
+    }
+
+
+def code_sha256() -> str:
+    """One hash over the sources of the language and of its training."""
+    whole = hashlib.sha256()
+    for package in (sentinel.tiny, trainer.tiny):
+        for path in sorted(Path(package.__path__[0]).glob("*.py")):
+            whole.update(path.name.encode() + b"\0" + path.read_bytes())
+    return whole.hexdigest()
+
+
+def _write(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+    """Half-precision weights under a configuration that says fp32: small files, and no server computes in fp16."""
+    if folder.exists():
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True)
+    model.half().save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    config = folder / "config.json"
+    settings = msgspec.json.decode(config.read_bytes())
+    settings["dtype"] = "float32"
+    config.write_bytes(msgspec.json.format(msgspec.json.encode(settings)) + b"\n")
