@@ -186,3 +186,13 @@ def test_the_process_lives_without_writable_and_executable_memory() -> None:
     if result.returncode == 77:
         pytest.skip("this kernel has no PR_SET_MDWE")
     assert result.stdout == "alive\n", result.stderr
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_all_services_are_one_user(name: str) -> None:
+    """Instances share a state folder, which systemd gives to the user of whoever started last."""
+    assert [values(name, key) for key in ("DynamicUser", "User", "Group")] == [
+        ["yes"],
+        ["sentinel"],
+        ["sentinel"],
+    ]
