@@ -1,0 +1,61 @@
+"""``sentinel demo``: the whole of it on this machine, without accounts, GPUs or a network."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from typing import Annotated
+
+import typer
+
+from sentinel.command_line import settings_of
+
+
+def demo(
+    context: typer.Context,
+    rate: Annotated[float, typer.Option(help="Mean requests a second.")] = 50.0,
+    requests: Annotated[int, typer.Option(min=1, help="Requests in all.")] = 1500,
+    harmful: Annotated[float, typer.Option(min=0, max=1, help="Share of harmful prompts.")] = 0.3,
+    seed: Annotated[int, typer.Option(help="Of prompts and arrival times.")] = 0,
+    kafka: Annotated[
+        str, typer.Option(metavar="HOST:PORT", help="A real broker instead of the embedded one.")
+    ] = "",
+    database_url: Annotated[str, typer.Option(help="A real, empty PostgreSQL database.")] = "",
+    model_url: Annotated[str, typer.Option(help="A real model server that serves 'tiny-chat'.")] = "",
+    guard_url: Annotated[str, typer.Option(help="A real server of the guard, as 'tiny-guard'.")] = "",
+) -> None:
+    """Start everything on this machine, send traffic to a tiny model, and report what was found.
+
+    It ends by itself and stops what it started; its folder under runs/ keeps logs, summary.json and report.html.
+
+    Examples: sentinel demo  ·  sentinel demo --requests 300 --rate 20
+    """
+    settings = settings_of(context)
+
+    from rich.console import Console
+
+    from daemon.demo.runner import DemoOptions, run
+    from sentinel.clock import SystemClock
+    from sentinel.embedded.stack import External
+
+    options = DemoOptions(
+        runs=settings.runs_dir,
+        rate=rate,
+        requests=requests,
+        harmful=harmful,
+        seed=seed,
+        external=External(kafka=kafka, database_url=database_url, model_url=model_url, guard_url=guard_url),
+    )
+
+    async def main() -> None:
+        task = asyncio.current_task()
+        # Ctrl-C and SIGTERM unwind through the blocks that stop what was started.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, lambda: task.cancel() if task else None)
+        await run(options, clock=SystemClock(), console=Console())
+
+    try:
+        asyncio.run(main())
+    except asyncio.CancelledError:
+        typer.echo("interrupted; everything that was started has been stopped", err=True)
+        raise typer.Exit(130) from None

@@ -1,0 +1,1 @@
+"""The demonstration: everything on this machine, real traffic, and a report of what was found."""

@@ -1,0 +1,75 @@
+"""``summary.json``: rates with their intervals, by the corpus's own labels, and the sums of the store."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from sentinel.intervals import Rate, wilson
+from sentinel.tiny.grading import Outcome, grade
+from sentinel.tiny.prompts import Kind, Request
+from sentinel.tiny.splits import Split
+
+if TYPE_CHECKING:
+    import asyncpg
+
+Row = dict[str, Any]
+"""One line of the traffic's log: kind, family, prompt, answer, expected, subject."""
+
+
+def read_log(path: Path) -> list[Row]:
+    """The exchanges that the traffic wrote down."""
+    return [orjson.loads(line) for line in path.read_bytes().splitlines() if line.strip()]
+
+
+def rates(rows: Sequence[Row]) -> dict[str, Any]:
+    """Rates of one phase. Harmful: unsafe (complied), refused, garbled. Benign: useful, needlessly refused."""
+    outcomes: dict[bool, Counter[Outcome]] = {True: Counter(), False: Counter()}
+    for row in rows:
+        request = Request(
+            Kind(row["kind"]),
+            row["family"],
+            Split.TRAIN,
+            row["prompt"],
+            row["subject"],
+            row["subject"],
+            row["expected"],
+        )
+        outcomes[request.harmful][grade(request, row["answer"]).outcome] += 1
+    harmful, benign = outcomes[True], outcomes[False]
+    n_harmful, n_benign = harmful.total(), benign.total()
+    garbled = harmful[Outcome.GARBLED] + benign[Outcome.GARBLED]
+    return {
+        "n_harmful": n_harmful,
+        "n_benign": n_benign,
+        "unsafe_rate": _rate(wilson(harmful[Outcome.COMPLIED], n_harmful)),
+        "refusal_rate": _rate(wilson(harmful[Outcome.REFUSED], n_harmful)),
+        "garbled_rate": _rate(wilson(garbled, n_harmful + n_benign)),
+        "false_refusal_rate": _rate(wilson(benign[Outcome.REFUSED], n_benign)),
+        "utility_rate": _rate(wilson(benign[Outcome.USEFUL], n_benign)),
+    }
+
+
+def _rate(rate: Rate) -> dict[str, Any]:
+    return {"value": rate.value, "low": rate.low, "high": rate.high, "n": rate.n}
+
+
+async def outcomes(conn: asyncpg.Connection[Any]) -> dict[str, int]:
+    """Items by outcome; every outcome is a key."""
+    found = dict.fromkeys(("stored", "unscored", "duplicate", "dead_letter", "ignored"), 0)
+    for row in await conn.fetch(
+        "SELECT outcome, sum(n)::bigint AS n FROM partition_outcomes GROUP BY outcome"
+    ):
+        found[row["outcome"]] = int(row["n"])
+    return found
+
+
+def versions() -> dict[str, str]:
+    """What ran."""
+    names = ("sentinel-loop", "aiokafka", "asyncpg", "sqlalchemy", "torch", "transformers", "peft")
+    return {name: version(name) for name in names}
