@@ -126,7 +126,9 @@ def private_postgres() -> Iterator[EmbeddedPostgres]:
     folder = Path(tempfile.mkdtemp(prefix="sentinel-test-pg-"))
     folder.chmod(0o755)
     try:
-        with EmbeddedPostgres(folder / "postgres", durable=False) as server:
+        # A killed server must keep what it said it committed; without fsync that costs next to nothing.
+        durable = {"synchronous_commit": "on"}
+        with EmbeddedPostgres(folder / "postgres", durable=False, settings=durable) as server:
             apply_migrations(server.url)
             yield server
     finally:
