@@ -7,14 +7,19 @@ payload (litellm.py), OpenAI request/response pairs (openai_pair.py). Everything
 
 from __future__ import annotations
 
+from typing import Final
+
 from consumers.formats import cloudevents
 from consumers.formats.drafts import items_of, marked_as_own, user_ref
 from consumers.formats.native_fast import fast
 from consumers.formats.sniff import TOPIC_FORMATS, content_type, read
 from sentinel.errors import PoisonError
-from sentinel.events import Ignored, Item, Origin, RawRecord
+from sentinel.events import Headers, Ignored, Item, Origin, RawRecord
 
 __all__ = ["TOPIC_FORMATS", "decode", "user_ref"]
+
+_JSON: Final = "application/json"
+_PLAIN: Final[Headers] = (("content-type", _JSON.encode()),)
 
 
 def decode(record: RawRecord, default_format: str | None = None) -> list[Item]:
@@ -28,14 +33,15 @@ def decode(record: RawRecord, default_format: str | None = None) -> list[Item]:
             is a `Rejected` item instead.
     """
     value = record.value
-    origin = Origin(record.topic, record.incarnation, record.partition, record.offset)
     if value is None:
-        return [Ignored(origin, "tombstone")]
+        return [_ignored(record, "tombstone")]
     envelope = None
     media_type = ""
-    if record.headers:
+    if record.headers == _PLAIN:  # nearly every record has just this header
+        media_type = _JSON
+    elif record.headers:
         if marked_as_own(record.headers):
-            return [Ignored(origin, "own_traffic")]
+            return [_ignored(record, "own_traffic")]
         envelope = cloudevents.from_headers(record.headers)
         media_type = content_type(record.headers)
     if envelope is None and default_format in (None, "native"):
@@ -49,3 +55,7 @@ def decode(record: RawRecord, default_format: str | None = None) -> list[Item]:
     if default_format == "cloudevents":
         default_format = None
     return items_of(record, [envelope.applied_to(o) for o in read(value, media_type, default_format, 1)])
+
+
+def _ignored(record: RawRecord, reason: str) -> Ignored:
+    return Ignored(Origin(record.topic, record.incarnation, record.partition, record.offset), reason)

@@ -37,8 +37,6 @@ def content_type(headers: Headers) -> str:
     """Media type of the ``content-type`` header, lower case and without parameters; empty if there is none."""
     for key, value in headers:
         if value is not None and key.lower() in ("content-type", "contenttype", "content_type"):
-            if value == b"application/json":  # nearly every record
-                return "application/json"
             return value.decode("latin-1").partition(";")[0].strip().lower()
     return ""
 
