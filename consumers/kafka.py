@@ -21,6 +21,7 @@ from uuid import uuid4
 from consumers.source import Assigned, Bounds, LogRecord, PositionLostError, Revoked
 from consumers.tracker import Partition
 from sentinel import logs
+from sentinel.embedded import VOLATILE_CLUSTER_PREFIX
 from sentinel.errors import ConfigurationError, FatalError, UnavailableError
 
 if TYPE_CHECKING:
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
 
 _COMMIT_LIMIT_S = 10.0
 _STOP_LIMIT_S = 5.0
-EMBEDDED_CLUSTER_PREFIX = "mockCluster"
-"""Beginning of the cluster id of librdkafka's in-process broker, which the embedded broker is."""
 _log = logs.get("consumers.kafka")
 
 
@@ -95,7 +94,7 @@ class KafkaSource:
             raise _start_error(error) from error
         finally:
             await probe.stop()
-        if cluster_id.startswith(EMBEDDED_CLUSTER_PREFIX):
+        if cluster_id.startswith(VOLATILE_CLUSTER_PREFIX):
             self._options["group_id"] = f"{self._options['group_id']}-{uuid4().hex[:8]}"
             self._options["group_instance_id"] = None
 

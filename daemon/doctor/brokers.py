@@ -12,9 +12,9 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import GroupAuthorizationFailedError, KafkaError, TopicAuthorizationFailedError
 
-from consumers.kafka import EMBEDDED_CLUSTER_PREFIX
 from daemon.doctor.report import Finding, fail, ok, warn
 from daemon.doctor.topics import Topics, check_topic_configs, check_topics, topics_of
+from sentinel.embedded import VOLATILE_CLUSTER_PREFIX
 from sentinel.errors import ConfigurationError
 from sentinel.failures import describe
 from sentinel.kafka_security import SecurityArguments, security_arguments
@@ -46,7 +46,7 @@ async def examine_kafka(kafka: Kafka, consumer: Consumer, retention: Retention) 
         cluster = await admin.describe_cluster()
         # Asking for all topics makes none; asking for one by name may make it.
         topics: Topics = {topic["topic"]: topic["partitions"] for topic in await admin.describe_topics()}
-        embedded = str(cluster.get("cluster_id") or "").startswith(EMBEDDED_CLUSTER_PREFIX)
+        embedded = str(cluster.get("cluster_id") or "").startswith(VOLATILE_CLUSTER_PREFIX)
         found = check_cluster(cluster, kafka)
         found += check_topics(kafka, topics, brokers=len(cluster["brokers"]), embedded=embedded)
         if not embedded:
@@ -67,7 +67,7 @@ async def examine_kafka(kafka: Kafka, consumer: Consumer, retention: Retention) 
 def check_cluster(cluster: Mapping[str, Any], kafka: Kafka) -> list[Finding]:
     """What kind of cluster answers."""
     name = str(cluster.get("cluster_id") or "without an id")
-    if name.startswith(EMBEDDED_CLUSTER_PREFIX):
+    if name.startswith(VOLATILE_CLUSTER_PREFIX):
         return [
             warn(
                 "kafka",

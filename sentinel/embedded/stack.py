@@ -124,6 +124,11 @@ class EmbeddedStack:
         return self.external.kafka or self._broker.bootstrap
 
     @property
+    def cluster_id(self) -> str:
+        """Identity of the embedded broker, another one after each start."""
+        return self._broker.cluster_id
+
+    @property
     def database_url(self) -> str:
         """Address of the database, as SQLAlchemy writes it."""
         return self.external.database_url or self._postgres.url

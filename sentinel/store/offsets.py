@@ -95,3 +95,24 @@ async def sums_of(conn: Connection, topic: str) -> dict[str, int]:
         topic,
     )
     return {f"{r['outcome']}({r['reason']})" if r["reason"] else r["outcome"]: r["n"] for r in rows}
+
+
+async def adopt_volatile_log(conn: Connection, cluster_id: str, *, prefix: str) -> int:
+    """Accept a broker without memory that started anew: its topics begin again, as other incarnations.
+
+    Only positions of clusters whose id begins with ``prefix`` are touched; those of a real broker stay for
+    ``sentinel offsets reset``. Returns the number of partitions; each is an entry of the audit log.
+    """
+    rows = await conn.fetch(
+        "WITH moved AS ("
+        " UPDATE consumer_offsets SET incarnation = incarnation + 1, epoch = epoch + 1, cluster_id = $1,"
+        " first_offset = 0, next_offset = 0, records = 0, holes = 0, lost = 0, last_timestamp_ms = NULL,"
+        " halted = NULL, halted_detail = NULL, halted_at = NULL, updated_at = now()"
+        " WHERE starts_with(cluster_id, $2) AND cluster_id <> $1 RETURNING topic, partition, incarnation)"
+        " INSERT INTO audit_log (actor, action, subject, detail)"
+        " SELECT 'embedded', 'adopt a new embedded broker', topic || '/' || partition,"
+        " jsonb_build_object('incarnation', incarnation) FROM moved RETURNING id",
+        cluster_id,
+        prefix,
+    )
+    return len(rows)
