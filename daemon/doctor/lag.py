@@ -12,10 +12,11 @@ from aiokafka.errors import KafkaError
 from msgspec import Struct
 from msgspec.structs import replace
 
-from consumers.kafka import EMBEDDED_CLUSTER_PREFIX, cluster_id_of
+from consumers.kafka import cluster_id_of
 from daemon.doctor.brokers import reader_options
 from daemon.doctor.report import Finding, fail, ok, warn
 from sentinel.clock import Clock
+from sentinel.embedded import VOLATILE_CLUSTER_PREFIX
 from sentinel.errors import ConfigurationError
 from sentinel.kafka_security import security_arguments
 from sentinel.store.engine import DATABASE_ERRORS, raw_connection
@@ -76,7 +77,7 @@ async def examine_lag(engine: AsyncEngine, kafka: Kafka, clock: Clock) -> list[F
 def check_cluster(positions: Sequence[Position], cluster_id: str) -> list[Finding]:
     """Positions of another cluster mean nothing here. The embedded broker is a new one at each start."""
     others = {p.cluster_id for p in positions if p.cluster_id and not p.halted} - {cluster_id}
-    if not others or not cluster_id or cluster_id.startswith(EMBEDDED_CLUSTER_PREFIX):
+    if not others or not cluster_id or cluster_id.startswith(VOLATILE_CLUSTER_PREFIX):
         return []
     return [
         fail(
