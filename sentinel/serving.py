@@ -10,7 +10,7 @@ but the replica's own list and its answers to recorded questions.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
@@ -151,7 +151,7 @@ class Serving:
 
     async def keep(
         self,
-        read: Callable[[], asyncio.Future[DesiredState]],
+        read: Callable[[], Awaitable[DesiredState]],
         *,
         interval_s: float = 10.0,
         stopping: asyncio.Event,

@@ -90,7 +90,8 @@ class Preparation:
         room = self._loaded.max_len - len(prompt)
         if not prompt:
             raise RequestError("the prompt is empty")
-        if room < 1 or (limit is not None and limit > room):
+        # As in vLLM: what cannot be in any answer is refused, what this prompt leaves no room for is cut.
+        if room < 1 or (limit or 0) > self._loaded.max_len:
             raise RequestError(
                 f"This model's maximum context length is {self._loaded.max_len} tokens; the prompt has "
                 f"{len(prompt)} and {limit or 1} are asked for."
@@ -101,7 +102,7 @@ class Preparation:
             Sequence_(
                 prompt=prompt,
                 sampling=sampling,
-                max_tokens=room if limit is None else limit,
+                max_tokens=room if limit is None else min(limit, room),
                 adapter=adapter,
                 receive=generation.receive,
                 tokenizer=self._loaded.tokenizer,
