@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterable
+from io import BytesIO
 from typing import Final
 
 import aiohttp
@@ -25,6 +26,7 @@ _log = logs.get("producers.route.forward")
 
 KEEP_ALIVE_S: Final = 4.0
 """Idle connections are closed before the replica does it (uvicorn: 5 s): a request that meets its closing fails."""
+_LARGE_BYTES: Final = 256 * 1024
 _MAX_404_BYTES: Final = 64 * 1024
 _MISSING_LOG_S: Final = 60.0
 _MAX_HEADER_BYTES: Final = 64 * 1024
@@ -202,7 +204,7 @@ class Forwarder:
         replica.in_flight += 1
         try:
             reply = await self._session.request(
-                request.method, url, headers=headers, data=data, allow_redirects=False
+                request.method, url, headers=headers, data=_in_pieces(data), allow_redirects=False
             )
             answered = True
             return reply
@@ -239,6 +241,11 @@ class Forwarder:
                 adapter=adapter,
                 answered_with=self._on_missing,
             )
+
+
+def _in_pieces(data: bytes | AsyncIterable[bytes] | None) -> bytes | AsyncIterable[bytes] | BytesIO | None:
+    """A large body as a file, which the client writes piece by piece, others having their turn in between."""
+    return BytesIO(data) if isinstance(data, bytes) and len(data) > _LARGE_BYTES else data
 
 
 class _NotSentError(Exception):

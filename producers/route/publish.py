@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from aiokafka.errors import KafkaError
 
-from producers.kafka import TOO_LARGE, close_at_once
+from producers.kafka import NEEDS_OPERATOR, TOO_LARGE, close_at_once
 from producers.route.events import Call, UnreadableCallError, events_of
 from producers.route.metrics import RouteMetrics
 from producers.route.spool import Spool
@@ -191,7 +191,12 @@ class Publisher:
                     await self._connect()
                 except _AWAY as error:
                     self._metrics.publish_failures.inc()
-                    _log.info("Kafka is away.", action="publish_away", error=type(error).__name__)
+                    (_log.error if isinstance(error, NEEDS_OPERATOR) else _log.warning)(
+                        "Events cannot be sent to Kafka yet.",
+                        action="publish_away",
+                        topic=self._topic,
+                        error=type(error).__name__,
+                    )
                     await asyncio.sleep(backoff)
                     backoff = min(backoff * 2, _LONGEST_BACKOFF_S)
                     continue

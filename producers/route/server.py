@@ -60,17 +60,18 @@ class Handler:
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request; whatever the route says itself has the shape of OpenAI's errors."""
         self._metrics.in_flight.inc()
-        served_model = _NO_MODEL
+        exchange = Exchange(request, self._clock, self._max_body_bytes)
         try:
             own = self._own_answer(request)
             if own is not None:
                 return own
-            exchange = Exchange(request, self._clock, self._max_body_bytes)
             answer, served_model = await self._ask(exchange)
             self._metrics.first_byte.observe(served_model, value=self._clock.monotonic() - exchange.began)
             return await self._pass_back(exchange, answer, served_model)
         except errors.RouteError as error:
-            self._metrics.requests.inc(served_model, error.outcome)
+            wanted = exchange.wanted
+            named = _NO_MODEL if wanted is None else wanted.pool.served_model
+            self._metrics.requests.inc(named, error.outcome)
             return error.response()
         finally:
             self._metrics.in_flight.dec()

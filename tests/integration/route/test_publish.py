@@ -1,0 +1,195 @@
+"""Calls become events that our own decoder reads, and a broker that is away is nobody's problem."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer
+
+from consumers.formats import decode
+from producers.route.events import SOURCE
+from sentinel.embedded import scripted_model as marks
+from sentinel.events import OWN_TRAFFIC_HEADER, PromptEvent, RawRecord
+from tests.integration.route.conftest import ADAPTER, PUBLIC, Make, Stage
+from tests.support.brokers import Broker, Embedded
+from tests.support.kafka_client import KafkaClient
+from tests.support.kafka_server import KafkaServer, free_port
+from tests.support.waiting import wait_until
+
+
+def publishing(bootstrap: str, topic: str, **more: str) -> dict[str, str]:
+    return {
+        "route.publish": "true",
+        "kafka.bootstrap_servers": bootstrap,
+        "kafka.topics": topic,
+        "kafka.request_timeout_ms": "2000",
+        **more,
+    }
+
+
+async def read(bootstrap: str, topic: str, count: int) -> list[bytes]:
+    """``count`` values of a topic, and a moment longer for what should not be there."""
+    consumer = AIOKafkaConsumer(topic, bootstrap_servers=bootstrap, auto_offset_reset="earliest")
+    await consumer.start()
+    values: list[bytes] = []
+    try:
+        async with asyncio.timeout(30):
+            while len(values) < count:
+                for records in (await consumer.getmany(timeout_ms=200)).values():
+                    values += [record.value for record in records]
+        for records in (await consumer.getmany(timeout_ms=500)).values():
+            values += [record.value for record in records]
+    finally:
+        await consumer.stop()
+    return values
+
+
+def decoded(values: list[bytes]) -> list[PromptEvent]:
+    """As the daemon reads them, ordered by answer and choice."""
+    events = []
+    for number, value in enumerate(values):
+        (item,) = decode(RawRecord("t", 0, number, 0, None, value))
+        assert isinstance(item, PromptEvent)
+        assert item.source == SOURCE
+        events.append(item)
+    return sorted(events, key=lambda event: (event.last_user_text, event.choice))
+
+
+async def stream(stage: Stage, text: str, **more: Any) -> bytes:
+    reply = await stage.chat(text, stream=True, **more)
+    return await reply.read()
+
+
+async def test_calls_become_events(make: Make, broker: Broker) -> None:
+    topic = broker.create_topic(partitions=1)
+    stage = await make(**publishing(broker.bootstrap, topic))
+    await stage.chat("1 base", user="somebody")
+    await stage.promote(ADAPTER)
+    await stage.chat("2 two choices", n=2)
+    await stream(stage, "3 stream", stream_options={"include_usage": True})
+    await stage.chat(f"4 {marks.TOOL_MARK}")
+    await stream(stage, f"5 {marks.TOOL_MARK}", n=2)
+    async with stage.client.post(
+        f"{stage.url}/v1/completions", json={"model": PUBLIC, "prompt": "6 completion"}
+    ) as reply:
+        await reply.read()
+    async with stage.client.post(
+        f"{stage.url}/v1/completions", json={"model": PUBLIC, "prompt": "7 stream", "stream": True}
+    ) as reply:
+        await reply.read()
+    await stage.chat(marks.BROKEN_MARK)
+    await stage.chat(model="nobody")
+    body = {"model": PUBLIC, "messages": [{"role": "user", "content": "ours"}]}
+    async with stage.client.post(
+        f"{stage.url}/v1/chat/completions", json=body, headers={OWN_TRAFFIC_HEADER: "reprompt"}
+    ) as reply:
+        await reply.read()
+    events = decoded(await read(broker.bootstrap, topic, 9))
+    assert [(event.last_user_text[0], event.choice) for event in events] == [
+        ("1", 0), ("2", 0), ("2", 1), ("3", 0), ("4", 0), ("5", 0), ("5", 1), ("6", 0), ("7", 0),
+    ]  # fmt: skip
+    assert {event.model for event in events} == {PUBLIC}
+    assert [event.served_by for event in events] == [marks.MODEL] + [ADAPTER] * 8
+    assert all(event.response_id and event.identified and event.event_time for event in events)
+    assert len({event.event_id for event in events}) == 9
+    first, plain, tool = events[0], events[3], events[4]
+    assert first.user_ref is not None
+    assert "somebody" not in first.user_ref
+    for event in events:
+        if event.last_user_text[0] in "45":
+            assert event.finish_reason == "tool_calls"
+            assert json.loads(event.response_extra.removeprefix("look_up ")) == {"place": "Rome"}
+        else:
+            assert (event.response, event.finish_reason) == (marks.SAFE_ANSWER, "stop")
+    assert (plain.input_tokens, plain.output_tokens) == (1, 1)
+    assert (tool.input_tokens, tool.output_tokens) == (1, 1)
+    assert stage.metric("sentinel_route_events_total", outcome="own_traffic") == 1
+    assert (
+        stage.metric("sentinel_route_events_total", outcome="published")
+        + stage.metric("sentinel_route_events_total", outcome="spooled")
+        >= 9
+    )
+
+
+async def test_what_an_application_saw_of_a_stream_is_reported(make: Make, embedded_broker: Embedded) -> None:
+    topic = embedded_broker.create_topic(partitions=1)
+    stage = await make(**publishing(embedded_broker.bootstrap, topic))
+    stage.replicas[0].pace = 0.1
+    body = {"model": PUBLIC, "messages": [{"role": "user", "content": "left"}], "stream": True}
+    reply = await stage.client.post(f"{stage.url}/v1/chat/completions", json=body)
+    seen = b""
+    async for chunk in reply.content.iter_any():
+        seen += chunk
+        if b'" is"' in seen:
+            reply.close()
+            break
+    (event,) = decoded(await read(embedded_broker.bootstrap, topic, 1))
+    assert event.response.startswith("Here is")
+    assert len(event.response) < len(marks.SAFE_ANSWER)
+    assert event.finish_reason is None
+
+
+async def test_the_events_come_after_the_answer_and_cost_it_nothing(make: Make) -> None:
+    """No broker at all, from the start."""
+    nowhere = f"127.0.0.1:{free_port()}"
+    stage = await make(**publishing(nowhere, "t"))
+    loop = asyncio.get_running_loop()
+    times = []
+    for _ in range(50):
+        began = loop.time()
+        assert (await stage.chat()).status == 200
+        times.append(loop.time() - began)
+    assert sorted(times)[25] < 0.05
+    assert max(times) < 0.5
+    await wait_until(lambda: stage.metric("sentinel_route_events_total", outcome="spooled") >= 50, 10)
+    assert stage.metric("sentinel_route_spool_bytes") > 0
+
+
+async def test_an_outage_loses_nothing(make: Make, kafka_factory: Callable[..., KafkaServer]) -> None:
+    server = await asyncio.to_thread(kafka_factory)
+    await asyncio.to_thread(KafkaClient(server.bootstrap).create_topic, "outage", partitions=2)
+    stage = await make(**publishing(server.bootstrap, "outage"))
+    await stage.chat("before")
+    await read(server.bootstrap, "outage", 1)
+    await asyncio.to_thread(server.kill)
+    slowest = 0.0
+    for number in range(30):
+        began = asyncio.get_running_loop().time()
+        assert (await stage.chat(f"during {number}")).status == 200
+        slowest = max(slowest, asyncio.get_running_loop().time() - began)
+    assert slowest < 1.0
+    await wait_until(lambda: stage.metric("sentinel_route_events_total", outcome="spooled") >= 30, 20)
+    await asyncio.to_thread(server.start)
+    await stage.chat("after")
+    texts = {event.last_user_text for event in decoded(await read(server.bootstrap, "outage", 32))}
+    assert texts == {"before", "after", *(f"during {number}" for number in range(30))}
+    await wait_until(lambda: not stage.metric("sentinel_route_spool_bytes"), 20)
+
+
+async def test_a_restart_finds_the_spool(make: Make, embedded_broker: Embedded) -> None:
+    topic = embedded_broker.create_topic(partitions=1)
+    first = await make(**publishing(f"127.0.0.1:{free_port()}", topic))
+    for number in range(5):
+        await first.chat(f"spooled {number}")
+    first.service.stop()
+    await wait_until(lambda: first.metric("sentinel_route_events_total", outcome="spooled") >= 5, 20)
+    second = await make(**publishing(embedded_broker.bootstrap, topic))
+    events = decoded(await read(embedded_broker.bootstrap, topic, 5))
+    assert [event.last_user_text for event in events] == [f"spooled {number}" for number in range(5)]
+    assert second.metric("sentinel_route_events_total", outcome="dropped_spool") == 0
+
+
+async def test_a_full_spool_drops_and_counts(make: Make) -> None:
+    nowhere = f"127.0.0.1:{free_port()}"
+    stage = await make(**publishing(nowhere, "t", **{"route.spool_max_bytes": "3000"}))
+    for _ in range(30):
+        assert (await stage.chat()).status == 200
+    name = "sentinel_route_events_total"
+    await wait_until(
+        lambda: stage.metric(name, outcome="spooled") + stage.metric(name, outcome="dropped_spool") >= 30, 10
+    )
+    assert stage.metric(name, outcome="dropped_spool") > 10
+    assert 0 < stage.metric("sentinel_route_spool_bytes") <= 3000
