@@ -1,0 +1,1 @@
+"""Writing, as one transaction and under repetition, on a real server."""
