@@ -109,6 +109,12 @@ def configure(settings: Logging, stream: TextIO | None = None) -> None:
     logging.captureWarnings(True)
 
 
+def silence_libraries() -> None:
+    """For commands that report what they find themselves: nothing of other libraries on the terminal."""
+    for name in ("aiokafka", "kafka", "sqlalchemy", "asyncio", "aiohttp"):
+        logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+
+
 def release() -> None:
     """Undo `configure`, for tests and for programs that go on after the service."""
     root = logging.getLogger()

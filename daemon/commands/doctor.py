@@ -39,7 +39,7 @@ def doctor(
     from daemon.doctor.report import exit_status, masked, most_severe_first
 
     # aiokafka logs each failed connection attempt, in its own words.
-    _silence_libraries()
+    logs.silence_libraries()
     found, secrets = asyncio.run(diagnose(invocation_of(context)))
     findings = most_severe_first(masked(found, secrets))
     status = exit_status(findings, strict=strict)
@@ -86,13 +86,6 @@ def _problems(message: str) -> list[str]:
     """The lines of a settings error, without the headline that only counts them."""
     lines = [line.strip() for line in message.splitlines()]
     return lines[1:] if len(lines) > 1 else lines
-
-
-def _silence_libraries() -> None:
-    import logging
-
-    for name in ("aiokafka", "kafka", "sqlalchemy", "asyncio", "aiohttp"):
-        logging.getLogger(name).setLevel(logging.CRITICAL + 1)
 
 
 def _show(findings: Sequence[Finding]) -> None:
