@@ -37,6 +37,7 @@ def doctor(
     """
     from daemon.doctor.report import as_json as to_json
     from daemon.doctor.report import exit_status, masked, most_severe_first
+    from sentinel import logs
 
     # aiokafka logs each failed connection attempt, in its own words.
     logs.silence_libraries()

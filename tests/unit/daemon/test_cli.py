@@ -268,7 +268,9 @@ def test_the_help_page_imports_nothing_heavy() -> None:
 
 def test_every_registered_subcommand_of_ours_loads() -> None:
     ours = [
-        entry for entry in entry_points(group=GROUP) if entry.value.split(".")[0] in {"daemon", "trainer", "producers", "sentinel"}
+        entry
+        for entry in entry_points(group=GROUP)
+        if entry.value.split(".")[0] in {"daemon", "trainer", "producers", "sentinel"}
     ]
     assert "settings" in {entry.name for entry in ours}
     for entry in ours:
