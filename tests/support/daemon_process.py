@@ -49,14 +49,16 @@ class NotifySocket:
 class DaemonProcess:
     """Started when made. `end` at the latest kills it."""
 
-    def __init__(self, settings: Mapping[str, str], folder: Path, *, watchdog_s: float = 2.0) -> None:
+    def __init__(
+        self, settings: Mapping[str, str], folder: Path, *, watchdog_s: float = 2.0, command: str = "run"
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.notify = NotifySocket(folder / "notify")
         self.log = folder / "daemon.log"
         self._file = self.log.open("wb")
         manager = {"NOTIFY_SOCKET": self.notify.address, "WATCHDOG_USEC": str(int(watchdog_s * 1e6))}
         self.process = subprocess.Popen(
-            [SENTINEL, "run"],
+            [SENTINEL, command],
             env=environment(settings) | manager,
             stdin=subprocess.DEVNULL,
             stdout=self._file,

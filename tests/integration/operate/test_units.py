@@ -16,7 +16,7 @@ from sentinel.settings import Settings, load
 from tests.support.daemon_process import SENTINEL, environment
 
 LARGEST_EXPOSURE = 2.0
-SERVICES = ("sentinel@.service", "sentinel-migrate.service")
+SERVICES = ("sentinel@.service", "sentinel-migrate.service", "sentinel-route.service")
 
 
 @pytest.fixture

@@ -66,7 +66,7 @@ async def stack(database_url: str) -> AsyncIterator[AsyncExitStack]:
 
 @pytest.fixture
 async def make(stack: AsyncExitStack, database_url: str, tmp_path: Path) -> Make:
-    """Makes a running `Stage`, for example by ``await make(replicas=2)``; keywords are settings."""
+    """What makes a running `Stage`; its keywords are settings."""
 
     async def build(
         replicas: int | list[ScriptedModel] = 1, *, url: str = database_url, **settings: str
