@@ -276,13 +276,25 @@ class Serving:
 
     @staticmethod
     async def _answers_as_recorded(client: ReplicaClient, adapter: WantedAdapter, base: str | None) -> bool:
-        answers = [await client.greedy(adapter.name, probe.question) for probe in adapter.probes]
+        # All at once: engines have been seen that keep adapter and base apart alone, and not within one batch.
+        asked = [client.greedy(adapter.name, probe.question) for probe in adapter.probes]
+        compared = [probe for probe in adapter.probes if probe.differs and base is not None]
+        if base is not None:
+            asked += [client.greedy(base, probe.question) for probe in compared]
+        found = await asyncio.gather(*asked, return_exceptions=True)
+        said: list[tuple[str, ...]] = []
+        for one in found:
+            if isinstance(one, BaseException):
+                raise one
+            said.append(one)
+        answers = said[: len(adapter.probes)]
         if agreement(adapter.probes, answers) < AGREEMENT:
             return False
-        for probe, answer in zip(adapter.probes, answers, strict=True):
-            if probe.differs and base is not None and await client.greedy(base, probe.question) == answer:
-                return False
-        return True
+        by_question = dict(zip((probe.question for probe in adapter.probes), answers, strict=True))
+        return all(
+            by_question[probe.question] != other
+            for probe, other in zip(compared, said[len(adapter.probes) :], strict=True)
+        )
 
 
 def _base_of(models: Mapping[str, str | None], name: str) -> str | None:

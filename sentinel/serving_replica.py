@@ -114,7 +114,11 @@ class ReplicaClient:
     async def _call(self, method: str, path: str, body: Any, timeout_s: float) -> bytes:
         if self._session is None:
             self._session = aiohttp.ClientSession(
-                headers=self._headers, trust_env=False, cookie_jar=aiohttp.DummyCookieJar()
+                headers=self._headers,
+                trust_env=False,
+                cookie_jar=aiohttp.DummyCookieJar(),
+                # Between two looks a server may drop an idle connection: that must not read as "down".
+                connector=aiohttp.TCPConnector(force_close=True),
             )
         timeout = aiohttp.ClientTimeout(total=timeout_s, sock_connect=self._options.connect_timeout)
         data = None if body is None else orjson.dumps(body)

@@ -65,6 +65,9 @@ class AdaptedModel:
 
     def delete(self, adapter: Adapter) -> None:
         """Take the adapter's weights out of the model."""
+        for layer in self._layers:
+            # Else PEFT puts another adapter in its place, with a warning.
+            layer.set_adapter([], inference_mode=True)
         self._peft.delete_adapter(adapter.key)
         self._find_layers()
 

@@ -27,6 +27,8 @@ class Engine(Struct, frozen=True):
     """Whether the same request, alone, has the same bits before an adapter came and after it went."""
     reads_shapes: bool
     """Whether an adapter for a narrower base, and one that is a pickle, are refused when loaded."""
+    base_beside_adapters: bool
+    """Whether the base's rows stay the base's in a batch with those of adapters."""
 
 
 class EngineContract:

@@ -45,6 +45,10 @@ class Reference:
         text: str = self._tokenizer.decode(self.tokens(adapter, question, limit), skip_special_tokens=True)
         return text
 
+    def words(self, adapter: str, question: str, limit: int = TOKENS) -> list[str]:
+        """The greedy answer's tokens as text."""
+        return [self._tokenizer.decode([token]) for token in self.tokens(adapter, question, limit)]
+
     def encode(self, text: str) -> list[int]:
         """Tokens of a text."""
         tokens: list[int] = self._tokenizer.encode(text)

@@ -65,14 +65,16 @@ class SwapContract:
         assert len(set(expected.values())) == len(expected)
         await client.load("alpha-0", tiny_llama.alpha)
         current, done = "alpha-0", asyncio.Event()
-        answered: dict[str, int] = {"alpha": 0, "beta": 0, "base": 0}
+        answered: dict[str, int] = {"alpha": 0, "beta": 0} | (
+            {"base": 0} if engine.base_beside_adapters else {}
+        )
         wrong: list[tuple[str, str]] = []
 
         async def caller(number: int) -> None:
             turn = number
             while not done.is_set():
                 question = QUESTIONS[turn % len(QUESTIONS)]
-                name = engine.base if turn % 5 == 4 else current
+                name = engine.base if turn % 5 == 4 and engine.base_beside_adapters else current
                 kind = "base" if name == engine.base else name.split("-")[0]
                 text = await client.text(name, question)
                 answered[kind] += 1
@@ -103,6 +105,19 @@ class SwapContract:
         print(f"\n{engine.url}: {answered} answers during {CYCLES} cycles, {len(wrong)} wrong")
         assert wrong == []
         assert min(answered.values()) > CYCLES
+
+    async def test_the_base_stays_the_base_beside_adapters(
+        self, client: Client, engine: Engine, tiny_llama: TinyLlama, reference: Reference
+    ) -> None:
+        for number in range(5):
+            if number:
+                await client.unload(f"beside-{number - 1}")
+            await client.load(f"beside-{number}", tiny_llama.alpha)
+            await client.text(f"beside-{number}", "abc")
+        names = (engine.base, "beside-4") * 12
+        texts = await asyncio.gather(*(client.text(name, "abc") for name in names))
+        expected = (reference.text("base", "abc"), reference.text("alpha", "abc")) * 12
+        assert texts == list(expected)
 
     async def test_an_adapter_in_use_is_unloaded_without_harm(
         self, client: Client, engine: Engine, tiny_llama: TinyLlama, reference: Reference

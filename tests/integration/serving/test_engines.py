@@ -5,22 +5,29 @@ from __future__ import annotations
 import pytest
 
 from sentinel.embedded.model_server.threaded import ThreadedModelServer
+from tests.integration.serving.client import Client
 from tests.integration.serving.conftest import BASE
 from tests.integration.serving.contract import Engine, EngineContract
+from tests.integration.serving.reference import Reference
 from tests.integration.serving.swapping import SwapContract
+from tests.support.tiny_llama import TinyLlama
 from tests.support.vllm_server import VllmServer
 
 
 class _Embedded:
     @pytest.fixture
     def engine(self, embedded: ThreadedModelServer) -> Engine:
-        return Engine(embedded.url, BASE, tolerance=1e-4, exact=True, reads_shapes=True)
+        return Engine(
+            embedded.url, BASE, tolerance=1e-4, exact=True, reads_shapes=True, base_beside_adapters=True
+        )
 
 
 class _Vllm:
     @pytest.fixture
     def engine(self, vllm: VllmServer) -> Engine:
-        return Engine(vllm.url, BASE, tolerance=1e-3, exact=False, reads_shapes=False)
+        return Engine(
+            vllm.url, BASE, tolerance=1e-3, exact=False, reads_shapes=False, base_beside_adapters=False
+        )
 
 
 class TestEmbedded(_Embedded, EngineContract):
@@ -38,4 +45,9 @@ class TestVllm(_Vllm, EngineContract):
 
 @pytest.mark.vllm
 class TestVllmSwaps(_Vllm, SwapContract):
-    pass
+    # On the CPU, index -1 (no adapter) reads the last slot: once that is filled, the base answers with its text.
+    @pytest.mark.xfail(strict=True, reason="https://github.com/vllm-project/vllm/pull/48421")
+    async def test_the_base_stays_the_base_beside_adapters(
+        self, client: Client, engine: Engine, tiny_llama: TinyLlama, reference: Reference
+    ) -> None:
+        await super().test_the_base_stays_the_base_beside_adapters(client, engine, tiny_llama, reference)
