@@ -69,11 +69,11 @@ class KafkaSource:
         )
         try:
             await consumer.start()
+            self._cluster_id = await cluster_id_of(consumer)
         except KafkaError as error:
             await consumer.stop()
             raise _start_error(error) from error
         self._consumer = consumer
-        self._cluster_id = await cluster_id_of(consumer)
         consumer.subscribe(self._topics, listener=_listener(revoked, assigned))
 
     async def _name_group(self) -> None:
@@ -140,7 +140,7 @@ class KafkaSource:
             raise PositionLostError(_named_partitions(error) or partitions) from error
         except errors.ConsumerStoppedError as error:
             raise FatalError("the Kafka consumer was stopped under the loop") from error
-        except (errors.AuthorizationError, errors.AuthenticationFailedError) as error:
+        except _denials() as error:
             raise ConfigurationError(
                 f"Kafka denies access ({type(error).__name__}): grant READ on the topics and the group"
             ) from error
@@ -213,11 +213,34 @@ class KafkaSource:
 
 
 def _start_error(error: Exception) -> UnavailableError | ConfigurationError:
-    from aiokafka.errors import KafkaConnectionError
+    """What a failed start means: only an error that no waiting can mend is the operator's.
 
-    if isinstance(error, KafkaConnectionError):
-        return UnavailableError(f"cannot reach Kafka: {error}")
-    return ConfigurationError(f"Kafka refused the connection: {type(error).__name__}: {error}")
+    A process that ends with a configuration error is not started again, so a broker that restarts in the middle
+    of our first questions must not look like one.
+    """
+    from aiokafka import errors
+
+    too_old = (
+        errors.UnsupportedVersionError,
+        errors.UnrecognizedBrokerVersion,
+        errors.IncompatibleBrokerVersion,
+    )
+    if isinstance(error, _denials() + too_old):
+        return ConfigurationError(f"Kafka refused the connection: {type(error).__name__}: {error}")
+    return UnavailableError(f"cannot reach Kafka: {str(error) or type(error).__name__}")
+
+
+def _denials() -> tuple[type[Exception], ...]:
+    """Errors that say who we are not, or what we may not; the library has no class over them."""
+    from aiokafka import errors
+
+    return (
+        errors.TopicAuthorizationFailedError,
+        errors.GroupAuthorizationFailedError,
+        errors.ClusterAuthorizationFailedError,
+        errors.AuthenticationFailedError,
+        errors.SaslAuthenticationFailed,
+    )
 
 
 def _topic_partition(partition: Partition) -> TopicPartition:
