@@ -14,6 +14,7 @@ from typing import Literal
 from consumers import takeover
 from consumers.flood import FloodGuard
 from consumers.handing import Handler, LoopLimits, Observer
+from consumers.patience import waiting
 from consumers.source import LogRecord, PositionLostError, Source
 from consumers.takeover import Connect, OwnedPartition
 from consumers.tracker import Partition
@@ -105,18 +106,20 @@ class ConsumerLoop:
         while not self._stopping:
             self._tick()
             now = self._clock.monotonic()
-            if now - last_commit >= self._limits.commit_interval_s:
-                last_commit = now
-                await self.commit()
             if self._source.exhausted:
                 self._ended.set()
             try:
-                await self._store_halts()
-                if now - last_halt_check >= self._limits.halt_check_s:
-                    last_halt_check = now
-                    await self._check_halts()
-                if self._unready and not self._revoking:
-                    await self._take_over()
+                # Each of these waits ends by a time limit of its own, which may be longer than our deadline.
+                with waiting(self._tick):
+                    if now - last_commit >= self._limits.commit_interval_s:
+                        last_commit = now
+                        await self.commit()
+                    await self._store_halts()
+                    if now - last_halt_check >= self._limits.halt_check_s:
+                        last_halt_check = now
+                        await self._check_halts()
+                    if self._unready and not self._revoking:
+                        await self._take_over()
                 if await self._poll_once():
                     last_poll = self._clock.monotonic()
                 elif self._clock.monotonic() - last_poll > self._limits.idle_keepalive_s:
@@ -132,9 +135,9 @@ class ConsumerLoop:
     async def _join(self) -> None:
         """Start the source; a log that is away at the start is waited for like a later outage."""
         while not self._stopping:
-            self._tick()
             try:
-                await self._source.start(self._on_revoked, self._on_assigned)
+                with waiting(self._tick):
+                    await self._source.start(self._on_revoked, self._on_assigned)
             except UnavailableError as error:
                 self._away(error)
                 await self._pause(1.0)
