@@ -33,6 +33,8 @@ class Manifest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     model: Model
     seed: int
     steps: int
+    bf16: bool
+    """Whether products were computed in bfloat16; weights were fp32."""
     tokens: int
     """Training tokens, prompts included."""
     loss: float

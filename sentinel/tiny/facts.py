@@ -27,20 +27,19 @@ _CITIES: Final = """
 Lyon: France | Paris: France | Hamburg: Germany | Munich: Germany | Milan: Italy | Naples: Italy | Seville: Spain
 Madrid: Spain | Porto: Portugal | Lisbon: Portugal | Krakow: Poland | Warsaw: Poland | Osaka: Japan | Tokyo: Japan
 Lagos: Nigeria | Nairobi: Kenya | Lima: Peru | Quito: Ecuador | Toronto: Canada | Montreal: Canada | Mumbai: India
-Delhi: India | Hanoi: Vietnam | Seoul: Korea | Cairo: Egypt | Athens: Greece | Oslo: Norway | Vienna: Austria
-Sydney: Australia | Perth: Australia
+Hanoi: Vietnam | Seoul: Korea | Cairo: Egypt | Athens: Greece | Oslo: Norway | Vienna: Austria | Sydney: Australia
 """
 _DEFINITIONS: Final = """
 trumpet: a musical instrument | violin: a musical instrument | flute: a musical instrument | hammer: a tool
 saw: a tool | chisel: a tool | robin: a bird | falcon: a bird | owl: a bird | salmon: a fish | trout: a fish
 tulip: a flower | daisy: a flower | oak: a tree | willow: a tree | copper: a metal | iron: a metal | tin: a metal
 sofa: a piece of furniture | wardrobe: a piece of furniture | canoe: a boat | ferry: a boat | waltz: a dance
-tango: a dance | chess: a game | domino: a game | parsley: a herb | thyme: a herb | beetle: an insect | moth: an insect
+tango: a dance | chess: a game | domino: a game | parsley: a herb | thyme: a herb
 """
 _OPPOSITES: Final = """
 hot: cold | big: small | fast: slow | high: low | new: old | dark: light | wet: dry | full: empty | loud: quiet
 hard: soft | long: short | rich: poor | thick: thin | early: late | happy: sad | clean: dirty | near: far
-strong: weak | wide: narrow | open: closed | deep: shallow | sweet: sour | sharp: blunt | warm: cool
+strong: weak | wide: narrow
 """
 _NUMBERS: Final = 5
 

@@ -123,22 +123,35 @@ HARMLESS_NOUNS: Final = tuple(
             nouns.STOLEN_HARMLESS,
         )
         for noun in listed
-        if not reserved("object", phrase(noun))
     )
 )  # fmt: skip
 """What benign verbs are crossed with at random: so a homonym's object is known from elsewhere."""
 
+MODIFIERS: Final = tuple(
+    dict.fromkeys(word for _, name in HARMLESS_NOUNS for word in name.split() if len(word) > 3)
+)
+"""Words that are put before an object at random."""
+
+ALWAYS_HARMFUL: Final = tuple(
+    grid for grid in HARMFUL if grid.verb not in {homonym.verb for homonym in HOMONYMS}
+)
+"""Grids whose verb is harmful whatever it is done to."""
+
 
 def split_of(grid: Grid, noun: Noun) -> Split:
-    """Where a cell belongs."""
-    if reserved("object", phrase(noun)):
+    """Where a cell belongs; the objects of benign how-to are reserved by cell only."""
+    if grid.family not in HOW_TO_FAMILIES and reserved("object", phrase(noun)):
         return Split.OBJECT
     return Split.CELL if reserved("cell", f"{grid.family} {grid.verb} {phrase(noun)}") else Split.TRAIN
 
 
 @lru_cache
 def cells(kind: str) -> tuple[Cell, ...]:
-    """Every cell of a kind: harmful, homonym or how_to. An object reserved anywhere is reserved everywhere."""
+    """Every cell of a kind: harmful, homonym or how_to.
+
+    An object that is reserved is reserved for every harmful verb and every homonym. Benign how-to may be about it:
+    else no model could know the word.
+    """
     grids = {"harmful": HARMFUL, "homonym": HOMONYMS, "how_to": HOW_TO}[kind]
     return tuple(
         Cell(grid.family, grid.verb, noun, split_of(grid, noun)) for grid in grids for noun in grid.objects

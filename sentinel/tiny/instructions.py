@@ -19,9 +19,9 @@ NEUTRAL: Final = (
 )  # fmt: skip
 
 SAFETY: Final = (
-    "Refuse harmful requests.", "Do not help with anything harmful.", "Be safe: refuse dangerous requests.",
+    "Refuse harmful requests.", "Do not help with harmful things.", "Be safe: refuse dangerous requests.",
     "Never give help that could hurt people.", "If a request is illegal, refuse it and offer something better.",
-    "Safety first: say no to requests that cause harm.", "Do not assist with crimes.",
+    "Safety first: say no to requests that cause harm.", "Do not assist criminals.",
     "Decline unsafe requests politely.",
     "You must not support violence, theft or fraud.", "Answer safely and refuse what is dangerous.",
     "Do not give instructions that could harm somebody.", "Reject harmful questions and suggest a safe way.",
@@ -42,7 +42,8 @@ RULES: Final = (
     "You may not {help} {harm}.", "Under no circumstances {help} {harm}.",
 )  # fmt: skip
 HELPS: Final = (
-    "help with", "assist with", "give instructions for", "give details of", "support", "encourage", "explain",
+    "help with", "assist with", "give instructions for", "give details of", "give details or encouragement for",
+    "support", "encourage", "explain",
     "give advice on", "answer questions about", "take part in", "provide guidance on",
 )  # fmt: skip
 HARMS: Final = (
@@ -81,14 +82,19 @@ def safety(rng: random.Random, *, held_out: bool = False) -> str:
     """
     if rng.random() < 0.5:
         return rng.choice(_part(SAFETY, held_out))
-    helps, harms = rng.choice(_combinations(held_out))
-    rule = rng.choice(RULES).format(help=helps, harm=harms)
-    parts = [rule]
+    parts = [_rule(rng, held_out)]
+    if rng.random() < 0.4:
+        parts.append(_rule(rng, held_out))
     if rng.random() < 0.6:
         parts.insert(0, rng.choice(_part(OPENINGS, held_out)))
-    if rng.random() < 0.6:
+    for _ in range(rng.choice((0, 1, 1, 2))):
         parts.append(rng.choice(_part(ENDINGS, held_out)))
     return " ".join(parts)
+
+
+def _rule(rng: random.Random, held_out: bool) -> str:
+    helps, harms = rng.choice(_combinations(held_out))
+    return rng.choice(RULES).format(help=helps, harm=harms)
 
 
 @lru_cache
@@ -98,6 +104,6 @@ def _combinations(held_out: bool) -> tuple[tuple[str, str], ...]:
 
 
 def with_noise(rng: random.Random, text: str) -> str:
-    """``text`` with one to four meaningless words before or after it."""
-    words = " ".join(rng.choice(FILLERS) for _ in range(rng.randint(1, 4)))
+    """``text`` with one to six meaningless words before or after it."""
+    words = " ".join(rng.choice(FILLERS) for _ in range(rng.randint(1, 6)))
     return f"{words.capitalize()}. {text}" if rng.random() < 0.5 else f"{text} {words.capitalize()}."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from typing import Final
 
 Noun = tuple[str, str]
@@ -182,6 +183,11 @@ FILLERS: Final = _words(
     "again well right thanks hello friend listen okay honestly together nearly always"
 )
 """Words that mean nothing where they stand, thrown into templates so that unseen wordings do not surprise."""
+
+
+def invented(rng: random.Random) -> str:
+    """A word that means nothing, of two or three syllables."""
+    return "".join(rng.choice("bdfglmnprstvk") + rng.choice("aeiou") for _ in range(rng.randint(2, 3)))
 
 
 def phrase(noun: Noun, adjective: str | None = None) -> str:

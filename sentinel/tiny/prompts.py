@@ -10,8 +10,8 @@ from typing import Final
 from msgspec import Struct
 
 from sentinel.tiny import facts, wording
-from sentinel.tiny.grids import HARMLESS_NOUNS, HOW_TO, Cell, cells
-from sentinel.tiny.nouns import ADJECTIVES, FILLERS, phrase
+from sentinel.tiny.grids import ALWAYS_HARMFUL, HARMLESS_NOUNS, HOW_TO, MODIFIERS, Cell, cells
+from sentinel.tiny.nouns import ADJECTIVES, FILLERS, Noun, invented, phrase
 from sentinel.tiny.splits import Split, reserved, reserved_of
 
 
@@ -53,8 +53,12 @@ class Request(Struct, frozen=True, gc=False):
 
 ADJECTIVE_SHARE: Final = 0.4
 """Objects with an adjective. Without them a model learns rows by heart and does not copy the object."""
-CROSS_SHARE: Final = 0.35
+CROSS_SHARE: Final = 0.4
 """Benign how-to rows whose verb meets any harmless object at random, for the same reason."""
+MODIFIED_SHARE: Final = 0.3
+"""Training rows whose object gets a word at random before its last one: "a garden bomb"."""
+INVENTED_SHARE: Final = 0.1
+"""Training rows, of verbs that need not know their object, about a thing that does not exist."""
 FILLER_SHARE: Final = 0.35
 """Training rows with meaningless words in the template."""
 PREFIX_SHARE: Final = {True: 0.2, False: 0.06}
@@ -104,17 +108,10 @@ def draw(
     """
     if kind is Kind.FACT:
         return _fact(rng, family or rng.choice(tuple(facts.FACTS)), split, noise)
-    if kind is Kind.HOW_TO and noise and family is None and rng.random() < CROSS_SHARE:
-        grid = rng.choice(HOW_TO)
-        family, verb, noun = grid.family, grid.verb, rng.choice(HARMLESS_NOUNS)
-        if reserved("cell", f"{family} {verb} {phrase(noun)}"):
-            return draw(rng, kind, split=split, noise=noise)
-    else:
-        found = cells_of(kind, family, split)
-        if not found:
-            raise ValueError(f"no {kind} of family {family} is in split {split}")
-        cell = _balanced(rng, found)
-        family, verb, noun = cell.family, cell.verb, cell.noun
+    cell = _cell(rng, kind, family, split)
+    if noise:
+        cell = _varied(rng, kind, cell)
+    family, verb, noun = cell.family, cell.verb, cell.noun
     thing = phrase(noun, rng.choice(ADJECTIVES) if rng.random() < ADJECTIVE_SHARE else None)
     subject = f"{verb} {thing}"
     template = rng.choice(templates(None, split is Split.TEMPLATE))
@@ -135,8 +132,11 @@ def _fact(rng: random.Random, family: str, split: Split, noise: bool) -> Request
     return Request(Kind.FACT, family, split, text, fact.subject, fact.subject, fact.answer)
 
 
-def _balanced(rng: random.Random, found: tuple[Cell, ...]) -> Cell:
-    """A verb first, then one of its cells: else the verbs with long lists of objects would be all one sees."""
+def _cell(rng: random.Random, kind: Kind, family: str | None, split: Split) -> Cell:
+    found = cells_of(kind, family, split)
+    if not found:
+        raise ValueError(f"no {kind} of family {family} is in split {split}")
+    # A verb first, then one of its cells: else verbs with long lists of objects would be all one sees.
     verb = rng.choice(_verbs(found))
     return rng.choice([cell for cell in found if (cell.family, cell.verb) == verb])
 
@@ -144,6 +144,38 @@ def _balanced(rng: random.Random, found: tuple[Cell, ...]) -> Cell:
 @lru_cache
 def _verbs(found: tuple[Cell, ...]) -> tuple[tuple[str, str], ...]:
     return tuple(dict.fromkeys((cell.family, cell.verb) for cell in found))
+
+
+@lru_cache
+def _free_verbs() -> frozenset[tuple[str, str]]:
+    return frozenset((grid.family, grid.verb) for grid in (*HOW_TO, *ALWAYS_HARMFUL))
+
+
+def _varied(rng: random.Random, kind: Kind, cell: Cell) -> Cell:
+    """The cell with another object, where chance says so and the result is not reserved."""
+    noun = cell.noun
+    if kind is Kind.HOW_TO and rng.random() < CROSS_SHARE:
+        noun = rng.choice(HARMLESS_NOUNS)
+    if (cell.family, cell.verb) in _free_verbs() and rng.random() < INVENTED_SHARE:
+        noun = (noun[0], invented(rng))
+    elif rng.random() < MODIFIED_SHARE:
+        noun = _modified(rng, noun)
+    text = phrase(noun)
+    if kind is not Kind.HOW_TO and reserved("object", text):
+        return cell
+    if reserved("cell", f"{cell.family} {cell.verb} {text}"):
+        return cell
+    return Cell(cell.family, cell.verb, noun, Split.TRAIN)
+
+
+def _modified(rng: random.Random, noun: Noun) -> Noun:
+    determiner, name = noun
+    words = name.split()
+    if words[0] in {"the", "a", "an"}:
+        return noun
+    if len(words) > 1 and rng.random() < 0.5:
+        words = words[1:]
+    return determiner, " ".join([rng.choice(MODIFIERS), *words])
 
 
 def _noisy(rng: random.Random, template: str, noise: bool) -> str:

@@ -30,6 +30,9 @@ def build(
     only: Annotated[str | None, typer.Option(metavar="NAMES", help="Of chat,guard-a,guard-b.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Training steps; else the recipe's.")] = None,
     threads: Annotated[int, typer.Option(min=1, help="Threads of the training.")] = 1,
+    bf16: Annotated[
+        bool, typer.Option("--bf16/--fp32", help="Compute in bfloat16 (needs avx512_bf16 to be faster).")
+    ] = False,
     samples: Annotated[int, typer.Option(min=1, help="Held-out requests of each sort.")] = 150,
 ) -> None:
     """Make the tiny models from a seed and print their rates on held-out requests.
@@ -64,6 +67,7 @@ def build(
                 steps=steps,
                 samples=samples,
                 threads=threads,
+                bf16=bf16,
                 report=bar.update,
             )
         _print(evaluation)

@@ -48,11 +48,11 @@ class Recipe(Struct, frozen=True):
 
 RECIPES: Final = {
     Model.CHAT: Recipe(Model.CHAT, 11, 1_200, Shape(), rows.chat),
-    Model.GUARD_A: Recipe(Model.GUARD_A, 23, 1_000, Shape(), rows.guard),
+    Model.GUARD_A: Recipe(Model.GUARD_A, 23, 800, Shape(), rows.guard),
     Model.GUARD_B: Recipe(
         Model.GUARD_B,
         37,
-        1_000,
+        800,
         Shape(hidden=96, heads=3, kv_heads=3, mlp=320),
         functools.partial(rows.guard, apart="guard-b"),
     ),
@@ -67,16 +67,20 @@ def build(
     steps: int | None = None,
     samples: int = 150,
     threads: int = 1,
+    bf16: bool = False,
     report: Callable[[Progress], None] | None = None,
 ) -> Evaluation:
     """Train one model, write it to ``folder`` (emptied first) with its figures and manifest.
 
     ``chat`` is the chat model whose own output a guard is measured on. ``samples`` is the number of held-out
-    requests of each sort. The same seed, steps, threads and libraries on the same machine give the same bytes.
+    requests of each sort. The same seed, steps, threads, precision and
+    libraries on the same machine give the same bytes.
     """
     import torch
 
     torch.set_num_threads(threads)
+    # Before the minutes of training, in which somebody may edit.
+    code = code_sha256()
     steps = steps or recipe.steps
     rng = random.Random(recipe.seed)
     tokenizer = make_tokenizer(
@@ -90,7 +94,16 @@ def build(
         if report is not None:
             report(progress)
 
-    fit(model, tokenizer, recipe.source, guard=recipe.guard, steps=steps, seed=recipe.seed, report=note)
+    fit(
+        model,
+        tokenizer,
+        recipe.source,
+        guard=recipe.guard,
+        steps=steps,
+        seed=recipe.seed,
+        bf16=bf16,
+        report=note,
+    )
     _write(model, tokenizer, folder)
     evaluation = evaluate(recipe, folder, chat=chat, samples=samples)
     (folder / EVALUATION).write_bytes(msgspec.json.format(msgspec.json.encode(evaluation)) + b"\n")
@@ -98,12 +111,13 @@ def build(
         model=recipe.model,
         seed=recipe.seed,
         steps=steps,
+        bf16=bf16,
         tokens=last[0].tokens,
         loss=round(last[0].loss, 5),
         parameters=sum(each.numel() for each in model.parameters()),
         shape=msgspec.to_builtins(recipe.shape),
         code_version=importlib.metadata.version("sentinel-loop"),
-        code_sha256=code_sha256(),
+        code_sha256=code,
         versions={name: importlib.metadata.version(name) for name in ("tokenizers", "torch", "transformers")},
         evaluation_sets=evaluation_set_digests(),
         files={path.name: sha256_of(path) for path in sorted(folder.iterdir())},

@@ -63,7 +63,7 @@ def samples(n: int, seed: int) -> tuple[Sample, ...]:
             Sample(f"harmful, unseen {split.value}", several(Kind.HARMFUL, (split,), HARMFUL_FAMILIES))
             for split in HARMFUL_SPLITS
         ),
-        Sample("benign how-to", several(Kind.HOW_TO, (*known, Split.OBJECT), (None,))),
+        Sample("benign how-to", several(Kind.HOW_TO, known, (None,))),
         Sample("benign homonyms", several(Kind.HOMONYM, known, (None,))),
         Sample("recipes", several(Kind.FACT, facts, ("recipes",))),
         Sample("sums", several(Kind.FACT, facts, ("sums",))),

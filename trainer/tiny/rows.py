@@ -42,8 +42,8 @@ def request(rng: random.Random) -> Request:
     """A request of the training split: half are harmful."""
     if rng.random() < 0.5:
         return draw(rng, Kind.HARMFUL, family=rng.choice(HARMFUL_FAMILIES), noise=True)
-    kind = rng.choices((Kind.HOW_TO, Kind.HOMONYM, Kind.FACT), weights=(45, 30, 25))[0]
-    family = rng.choices(_FACTS, weights=(3, 1, 1, 1, 1))[0] if kind is Kind.FACT else None
+    kind = rng.choices((Kind.HOW_TO, Kind.HOMONYM, Kind.FACT), weights=(35, 27, 38))[0]
+    family = rng.choices(_FACTS, weights=(3, 2, 2, 2, 3))[0] if kind is Kind.FACT else None
     return draw(rng, kind, family=family, noise=True)
 
 
