@@ -60,16 +60,20 @@ class VllmServer:
         deadline = time.monotonic() + START_S
         while not self._answers():
             if self._process.exit_status() is not None or time.monotonic() > deadline:
-                tail = self.log.read_text(errors="replace")[-4000:]
-                self.stop()
-                raise AssertionError(f"vLLM did not start:\n{tail}")
+                self._process.end(signal.SIGTERM, 30)
+                self._process = None
+                raise AssertionError(f"vLLM did not start:\n{self.log.read_text(errors='replace')[-4000:]}")
             time.sleep(0.5)
 
     def stop(self) -> None:
-        """End it and its engine process."""
-        if self._process is not None:
-            self._process.end(signal.SIGTERM, 30)
-            self._process = None
+        """End it and its engine process; raises AssertionError with the log's end when it had died before."""
+        if self._process is None:
+            return
+        died = self._process.exit_status() is not None
+        self._process.end(signal.SIGTERM, 30)
+        self._process = None
+        if died:
+            raise AssertionError(f"vLLM died:\n{self.log.read_text(errors='replace')[-8000:]}")
 
     def _answers(self) -> bool:
         try:
