@@ -36,7 +36,7 @@ from sentinel import logs
 from sentinel.breaker import BreakerState
 from sentinel.clock import Clock, SystemClock
 from sentinel.errors import FatalError
-from sentinel.guards.base import Guard
+from sentinel.guards.base import Guard, load_grammar
 from sentinel.metrics import Metrics
 from sentinel.notify import Notifier
 from sentinel.settings import Settings, service_manager
@@ -72,7 +72,8 @@ class Service:
         """``behind_offset``: also ask again and announce; False leaves that to another process."""
         self.settings = settings
         self.clock: Clock = clock or SystemClock()
-        self.metrics = Metrics(CollectorRegistry())
+        categories = load_grammar(settings.guard.grammar).categories
+        self.metrics = Metrics(CollectorRegistry(), categories=categories)
         self.engine = engine or create_engine(settings.database)
         self.guard: Guard = guard or make_guard(settings, self.clock, GuardObservation(self.metrics))
         manager = service_manager()

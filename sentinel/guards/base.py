@@ -65,6 +65,10 @@ class GuardGrammar(Protocol):
         """Version of the conversation's form; part of the guard's identity."""
 
     @property
+    def categories(self) -> tuple[str, ...]:
+        """Every category that an assessment may name; metrics have one series for each."""
+
+    @property
     def parameters(self) -> Mapping[str, Any]:
         """Sampling parameters of the request; part of the guard's identity."""
 

@@ -59,6 +59,7 @@ class Qwen3GuardGrammar:
 
     name: str = "qwen3guard"
     template: str = "1"
+    categories: tuple[str, ...] = (*CATEGORIES, UNKNOWN_CATEGORY)
     parameters: Mapping[str, Any] = MappingProxyType({"max_tokens": 128, "temperature": 0})
 
     def __init__(self, *, scores: bool = False) -> None:

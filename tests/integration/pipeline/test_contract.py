@@ -36,6 +36,10 @@ async def test_events_end_as_verdicts_and_findings(
     )
     async with running(settings) as service:
         await caught_up(service, 300)
+        violent = {"category": "Violent"}
+        assert (
+            service.metrics.registry.get_sample_value("sentinel_finding_categories_total", violent) == 30
+        ), "findings are counted under the guard's own categories"
     found = await account(database_url, topic)
     assert_sums(found, records=300)
     assert found.outcomes == {"stored": 300}
