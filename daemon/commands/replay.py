@@ -39,8 +39,11 @@ def replay(
     if file != "-" and not Path(file).is_file():
         raise CommandError(f"{file} is not a file; give a JSONL file, or - for standard input")
 
+    from consumers.formats import TOPIC_FORMATS
     from sentinel import logs
 
+    if record_format is not None and record_format not in TOPIC_FORMATS:
+        raise CommandError(f"--format {record_format} is unknown; known: {', '.join(sorted(TOPIC_FORMATS))}")
     logs.configure(settings.logging)
     with tempfile.TemporaryDirectory(prefix="sentinel-replay-") as folder:
         path = Path(file) if file != "-" else _spool(Path(folder) / "stdin.jsonl")

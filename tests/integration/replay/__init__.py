@@ -1,0 +1,1 @@
+"""``sentinel replay`` as a process of its own."""
