@@ -2,8 +2,8 @@
 
 All stand before the same scripted model server, and each is one process. Per repetition and target:
 
-    latency      one request after the other; the added time is against the model server asked directly,
-                 in the same repetition, percentile by percentile
+    latency      one request after the other, each followed by one to the model server itself; the added
+                 time is the difference, percentile by percentile
     throughput   16 callers for some seconds: requests a second, and the target's own processor time a request
 """
 
@@ -94,11 +94,17 @@ async def call(session: aiohttp.ClientSession, url: str, data: bytes) -> float:
     return time.perf_counter() - began
 
 
-async def latency(session: aiohttp.ClientSession, url: str, data: bytes, n: int) -> list[float]:
-    """Sorted seconds of ``n`` calls in a row."""
-    for _ in range(20):
-        await call(session, url, data)
-    return sorted([await call(session, url, data) for _ in range(n)])
+async def latencies(
+    session: aiohttp.ClientSession, calls: Sequence[tuple[str, bytes]], n: int
+) -> list[list[float]]:
+    """Sorted seconds of ``n`` calls of each, taking turns: a busy moment of the machine hits all of them."""
+    found: list[list[float]] = [[] for _ in calls]
+    for number in range(n + 20):
+        for seconds, (url, data) in zip(found, calls, strict=True):
+            took = await call(session, url, data)
+            if number >= 20:
+                seconds.append(took)
+    return [sorted(seconds) for seconds in found]
 
 
 async def throughput(
@@ -135,14 +141,14 @@ async def measure(
             stream = kind == "stream"
             for name, (url, program) in targets.items():
                 data = body(ADAPTER if name in ("model", "bare") else PUBLIC, stream=stream)
-                own = await latency(session, url, data, plan.requests)
+                straight = (model_url, body(ADAPTER, stream=stream))
+                own, direct = await latencies(session, ((url, data), straight), plan.requests)
                 done, took = await throughput(session, url, data, 1.0)  # warm
                 before = program.cpu_seconds()
                 done, took = await throughput(session, url, data, plan.seconds)
                 cpu = program.cpu_seconds() - before
                 found = samples[name]
                 if name != "model":
-                    direct = await latency(session, model_url, body(ADAPTER, stream=stream), plan.requests)
                     for share in (0.5, 0.99):
                         added = (percentile(own, share) - percentile(direct, share)) * 1e3
                         found.add(f"{kind}: added p{share * 100:.0f}", "ms", added)

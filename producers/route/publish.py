@@ -103,6 +103,8 @@ class Publisher:
             await self._drop_producer()
             if self._closing:
                 await asyncio.wait(tuple(self._closing), timeout=5.0)
+            async with self._disk:
+                self._spool.close()
 
     def _take(self) -> list[bytes]:
         """Events of the next calls."""

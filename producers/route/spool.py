@@ -3,11 +3,14 @@
 A segment is removed after everything in it was acknowledged: a crash in between sends it again, which the ids of
 the events make harmless. Files are for their owner only, since they hold what people wrote.
 
-All methods block; call them in a thread, one at a time.
+All methods block; call them in a thread, one at a time. A lock on the folder keeps a second process out, which
+would send and remove the same segments.
 """
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +21,7 @@ _SUFFIX: Final = ".events.jsonl"
 
 
 class Spool:
-    """One folder, for one process (`lock` it with the process's own means)."""
+    """One folder, for one process at a time."""
 
     def __init__(self, folder: Path, max_bytes: int) -> None:
         self._folder = folder
@@ -26,6 +29,7 @@ class Spool:
         self._sizes: dict[Path, int] = {}
         self._next = 0
         self._open: Path | None = None
+        self._lock: int | None = None
 
     @property
     def size(self) -> int:
@@ -33,11 +37,29 @@ class Spool:
         return sum(self._sizes.values())
 
     def open(self) -> None:
-        """Make the folder, and find what an earlier process left. Raises OSError."""
+        """Make the folder, and find what an earlier process left.
+
+        Raises OSError, BlockingIOError where another process has the folder.
+        """
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        lock = os.open(self._folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(lock)
+            if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+                raise BlockingIOError(error.errno, "another process has it") from error
+            raise
+        self._lock = lock
         for path in sorted(self._folder.glob(f"*{_SUFFIX}")):
             self._sizes[path] = path.stat().st_size
             self._next = max(self._next, int(path.name.removesuffix(_SUFFIX)) + 1)
+
+    def close(self) -> None:
+        """Let another process have the folder; idempotent."""
+        lock, self._lock = self._lock, None
+        if lock is not None:
+            os.close(lock)
 
     def append(self, lines: Sequence[bytes]) -> int:
         """Write as many of ``lines`` (without line ends) as there is room for; returns how many. Raises OSError."""

@@ -27,9 +27,15 @@ class Stage:
     """The route and what it stands on."""
 
     def __init__(
-        self, service: RouteService, replicas: list[ScriptedModel], client: aiohttp.ClientSession, url: str
+        self,
+        service: RouteService,
+        running: asyncio.Task[None],
+        replicas: list[ScriptedModel],
+        client: aiohttp.ClientSession,
+        url: str,
     ) -> None:
         self.service = service
+        self._running = running
         self.replicas = replicas
         self.client = client
         self.database_url = url
@@ -37,6 +43,11 @@ class Stage:
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.service.port}"
+
+    async def end(self) -> None:
+        """Stop the route and wait until it has."""
+        self.service.stop()
+        await self._running
 
     async def promote(self, adapter: str | None, *, action: str = "promote") -> None:
         """Put a row in, and wait until the route follows it."""
@@ -83,20 +94,21 @@ async def make(stack: AsyncExitStack, database_url: str, tmp_path: Path) -> Make
         service = RouteService(configuration(tmp_path, url, [server.url for server in servers], **settings))
         running = asyncio.create_task(service.run())
 
-        async def end() -> None:
-            service.stop()
-            await running
-
-        stack.push_async_callback(end)
         started = asyncio.create_task(service.started.wait())
         await asyncio.wait({running, started}, return_when=asyncio.FIRST_COMPLETED)
         started.cancel()
         if running.done():
             await running
+        stack.push_async_callback(_end, service, running)
         client = await stack.enter_async_context(aiohttp.ClientSession())
-        return Stage(service, servers, client, url)
+        return Stage(service, running, servers, client, url)
 
     return build
+
+
+async def _end(service: RouteService, running: asyncio.Task[None]) -> None:
+    service.stop()
+    await running
 
 
 def configuration(folder: Path, url: str, replicas: list[str], **settings: str) -> Settings:

@@ -7,11 +7,13 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 from aiokafka import AIOKafkaConsumer
 
 from consumers.formats import decode
 from producers.route.events import SOURCE
 from sentinel.embedded import scripted_model as marks
+from sentinel.errors import ConfigurationError
 from sentinel.events import OWN_TRAFFIC_HEADER, PromptEvent, RawRecord
 from tests.integration.route.conftest import ADAPTER, PUBLIC, Make, Stage
 from tests.support.brokers import Broker, Embedded
@@ -174,8 +176,10 @@ async def test_a_restart_finds_the_spool(make: Make, embedded_broker: Embedded) 
     first = await make(**publishing(f"127.0.0.1:{free_port()}", topic))
     for number in range(5):
         await first.chat(f"spooled {number}")
-    first.service.stop()
-    await wait_until(lambda: first.metric("sentinel_route_events_total", outcome="spooled") >= 5, 20)
+    with pytest.raises(ConfigurationError, match="another process"):
+        await make(**publishing(embedded_broker.bootstrap, topic))
+    await first.end()
+    assert first.metric("sentinel_route_events_total", outcome="spooled") == 5
     second = await make(**publishing(embedded_broker.bootstrap, topic))
     events = decoded(await read(embedded_broker.bootstrap, topic, 5))
     assert [event.last_user_text for event in events] == [f"spooled {number}" for number in range(5)]

@@ -34,19 +34,28 @@ def test_what_goes_in_comes_out_in_order_also_after_a_restart(
     first = opened(tmp_path)
     for line in lines[:30]:
         assert first.append([line]) == 1
-    assert len(list((tmp_path / "spool").iterdir())) > 3
+    assert len(list((tmp_path / "spool").glob("*.jsonl"))) > 3
+    first.close()
     second = opened(tmp_path)
     assert second.size == first.size
     assert second.append(lines[30:]) == 10
     assert drained(second) == lines
     assert second.size == 0
-    assert list((tmp_path / "spool").iterdir()) == []
+    assert list((tmp_path / "spool").glob("*.jsonl")) == []
+
+
+def test_two_processes_do_not_share_it(tmp_path: Path) -> None:
+    first = opened(tmp_path)
+    with pytest.raises(BlockingIOError, match="another process"):
+        opened(tmp_path)
+    first.close()
+    opened(tmp_path).close()
 
 
 def test_only_the_owner_may_read(tmp_path: Path) -> None:
     spool = opened(tmp_path)
     spool.append([b"x"])
-    (file,) = (tmp_path / "spool").iterdir()
+    (file,) = (tmp_path / "spool").glob("*.jsonl")
     assert file.stat().st_mode & 0o777 == 0o600
     assert file.parent.stat().st_mode & 0o777 == 0o700
 
@@ -64,7 +73,8 @@ def test_it_is_bounded_in_bytes(tmp_path: Path) -> None:
 def test_half_a_line_of_a_crash_is_left_out(tmp_path: Path) -> None:
     first = opened(tmp_path)
     first.append([b"whole"])
-    (file,) = (tmp_path / "spool").iterdir()
+    (file,) = (tmp_path / "spool").glob("*.jsonl")
+    first.close()
     with file.open("ab") as torn:
         torn.write(b"half of a li")
     second = opened(tmp_path)
