@@ -27,6 +27,11 @@ class FloodGuard:
 
     def observe(self, bad: bool) -> bool:
         """Count one record; True when the partition must halt."""
+        if not bad and not self._bad and self.allowance <= 0 and self._limits.ratio > 0:
+            # All is well, as nearly always: nothing bad enters the window and nothing bad leaves it.
+            self._recent.append(False)
+            self._row = 0
+            return False
         if self.allowance > 0:
             self.allowance -= 1
             return False

@@ -202,6 +202,7 @@ class ConsumerLoop:
         """Hand records over. Must not wait or fail for an outage: what a poll returned is not polled again."""
         flood = self._floods[tracker.partition]
         topic, number = tracker.partition
+        incarnation, cluster, handle = tracker.incarnation, self._source.cluster_id, self._handler.handle
         for record in records:
             if tracker.previous_timestamp_ms is not None:
                 match takeover.check_previous(tracker, record.offset, record.timestamp):
@@ -222,10 +223,10 @@ class ConsumerLoop:
                 key=record.key,
                 value=record.value,
                 headers=record.headers,
-                incarnation=tracker.incarnation,
-                cluster=self._source.cluster_id,
+                incarnation=incarnation,
+                cluster=cluster,
             )
-            if flood.observe(self._handler.handle(tracker.begin(raw))):
+            if flood.observe(handle(tracker.begin(raw))):
                 self._halt_flood(tracker, record.offset + 1)
                 return
 

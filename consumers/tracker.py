@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections import Counter, deque
 from typing import NamedTuple
 
+from msgspec import Struct
+
 from sentinel.events import RawRecord
 from sentinel.outcomes import Outcome
 
@@ -23,22 +25,20 @@ class Partition(NamedTuple):
     partition: int
 
 
-class Slot:
+class Slot(Struct, eq=False):
     """One handed-out record and what became of its items so far.
 
     ``waiting`` counts items that are not written yet; ``in_flush`` those of them that the flush under way
     writes. The raw record is kept until the offset is passed: any item may still become a dead letter.
     """
 
-    __slots__ = ("in_flush", "outcomes", "record", "size", "tracker", "waiting")
-
-    def __init__(self, tracker: PartitionTracker, record: RawRecord) -> None:
-        self.tracker = tracker
-        self.record = record
-        self.size = record.size
-        self.waiting = 1
-        self.in_flush = 0
-        self.outcomes: list[OutcomeKey] = []
+    tracker: PartitionTracker
+    record: RawRecord
+    size: int
+    """Bytes of the record."""
+    waiting: int = 1
+    in_flush: int = 0
+    outcomes: list[OutcomeKey] = []
 
     def expect(self, items: int) -> None:
         """The record carries ``items`` items; zero items settle it at once."""
@@ -85,9 +85,10 @@ class PartitionTracker:
 
     def begin(self, record: RawRecord) -> Slot:
         """Hand out a record; offsets must rise."""
-        slot = Slot(self, record)
+        size = record.size
+        slot = Slot(self, record, size)
         self._slots.append(slot)
-        self.buffered_bytes += slot.size
+        self.buffered_bytes += size
         return slot
 
     def plan(self) -> Progress:
