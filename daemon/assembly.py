@@ -23,8 +23,9 @@ from daemon.observation import Observation
 from daemon.pipeline import Pipeline, decoder
 from daemon.recorder import Recorder, RecorderLimits
 from daemon.scoring import Scorer, ScoringLimits
+from sentinel import logs
 from sentinel.announcements import FindingOutput, announce_dead_letter, announce_interaction
-from sentinel.breaker import Breaker
+from sentinel.breaker import Breaker, BreakerState
 from sentinel.clock import Clock
 from sentinel.errors import UnavailableError
 from sentinel.guards.base import Guard, load_grammar
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     import asyncpg
     from sqlalchemy.ext.asyncio import AsyncEngine
 
+_log = logs.get("daemon.assembly")
 Connect = Callable[[], AbstractAsyncContextManager["asyncpg.Connection[Any]"]]
 
 
@@ -162,12 +164,13 @@ class Intake:
         self._clock = clock
         self._engine = engine
         self._wrote = wrote
+        self._guard_state = BreakerState.CLOSED
         self.guard_breaker = Breaker(
             "guard",
             clock=clock,
             failures=settings.daemon.breaker_failures,
             pause_base=settings.daemon.breaker_probe_s,
-            on_change=lambda state: self.observation.breaker("guard", state),
+            on_change=self._guard_changed,
         )
         consumer, kafka = settings.consumer, settings.kafka
         findings = settings.findings
@@ -243,6 +246,19 @@ class Intake:
             clock=clock,
             tick=poller_tick,
         )
+
+    def _guard_changed(self, state: BreakerState) -> None:
+        before, self._guard_state = self._guard_state, state
+        self.observation.breaker("guard", state)
+        if before is BreakerState.CLOSED:
+            _log.error(
+                "The guard is away; intake stops until it is back.",
+                action="breaker",
+                target="guard",
+                error=self.guard_breaker.reason,
+            )
+        elif state is BreakerState.CLOSED:
+            _log.info("The guard is back.", action="breaker", target="guard")
 
     async def _create_partition(self, day: dt.date) -> None:
         async with self.connect() as conn:

@@ -170,6 +170,8 @@ class Scorer:
         task = asyncio.get_running_loop().create_task(self._score(batch), name="score")
         self._tasks.add(task)
         task.add_done_callback(self._finished)
+        # Not only when a batch ends: while the guard is away none does.
+        self._observer.in_flight(self.in_flight)
 
     def _finished(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)

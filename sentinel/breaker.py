@@ -157,7 +157,8 @@ class Breaker:
                 if works:
                     self.record_success()
                 else:
-                    self.record_failure(UnavailableError(f"{self.name} failed a probe"))
+                    # What the calls met says more than a probe's plain no.
+                    self.record_failure(UnavailableError(self.reason or f"{self.name} failed a probe"))
 
     def _become(self, state: BreakerState) -> None:
         if state is self.state:

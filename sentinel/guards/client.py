@@ -254,6 +254,7 @@ class HttpGuard:
     async def _judge_batch(self, requests: Sequence[GuardRequest]) -> list[Judgement]:
         conversation = self._grammar.conversation
         conversations = [conversation(request) for request in requests]
+        detail = ""
         for attempt in range(self._options.attempts):
             try:
                 call = partial(self._wire.batch, conversations)
@@ -263,10 +264,12 @@ class HttpGuard:
                 if self._options.mode == "auto":
                     self._batched = None
                 raise
-            except (PoisonError, TimedOutError):
+            except (PoisonError, TimedOutError) as error:
                 # Asking a server again that hangs costs as long again before the outage is seen.
+                detail = str(error)
                 break
             except (UnavailableError, GuardOutputError) as error:
+                detail = str(error)
                 if attempt + 1 == self._options.attempts or not self._budget.spend():
                     break
                 await self._back_off(attempt, error)
@@ -276,7 +279,7 @@ class HttpGuard:
         # One bad conversation fails the whole request, so only single calls can tell which. A guard that is
         # away is not asked once per text: the probe comes first.
         if not await self.probe():
-            raise UnavailableError("the guard failed a batch and a probe text")
+            raise UnavailableError(f"the guard failed a batch and a probe text: {detail}")
         self.stats.isolated += len(requests)
         return await self._one_by_one(requests)
 

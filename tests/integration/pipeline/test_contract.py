@@ -11,8 +11,10 @@ from collections.abc import AsyncIterator
 
 import aiohttp
 import pytest
+from structlog.testing import capture_logs
 
 from sentinel.embedded.scripted_guard import GARBAGE_MARK, ScriptedGuard
+from sentinel.settings import Settings
 from tests.support.accounting import account, assert_sums
 from tests.support.brokers import Broker
 from tests.support.events import encoded, many
@@ -115,22 +117,31 @@ async def test_a_guard_outage_stops_intake_and_loses_nothing(
     )
     guard.set_faults(error_rate=1.0)
     await asyncio.to_thread(broker.produce, topic, many(400, unsafe_every=4))
+    with capture_logs() as lines:
+        await _outage(settings, guard, database_url, topic)
+    said = [line["event"] for line in lines if line["action"] == "breaker"]
+    assert said == ["The guard is away; intake stops until it is back.", "The guard is back."]
+    found = await account(database_url, topic)
+    assert_sums(found, records=400)
+    assert found.outcomes == {"stored": 400}
+    assert found.findings == 100
+
+
+async def _outage(settings: Settings, guard: ScriptedGuard, database_url: str, topic: str) -> None:
     async with running(settings) as service, aiohttp.ClientSession() as client:
         url = f"http://127.0.0.1:{service.health.port}"
         await asyncio.sleep(3)
         async with client.get(f"{url}/readyz") as answer:
             assert answer.status == 503
-            assert "guard" in str(await answer.json())
+            assert "the guard answered 500" in str(await answer.json()), "the cause, not that a probe failed"
         async with client.get(f"{url}/healthz") as answer:
             assert answer.status == 200
-        assert service.intake.scorer.in_flight <= 32 + 16
+        in_flight = service.intake.scorer.in_flight
+        assert 0 < in_flight <= 32 + 16
+        assert service.metrics.registry.get_sample_value("sentinel_in_flight_events") == in_flight
         assert (await account(database_url, topic)).interactions == 0
         guard.clear_faults()
         await caught_up(service, 400)
-    found = await account(database_url, topic)
-    assert_sums(found, records=400)
-    assert found.outcomes == {"stored": 400}
-    assert found.findings == 100
 
 
 async def test_a_flood_halts_the_partition_and_others_go_on(
