@@ -156,10 +156,15 @@ class Recorder:
         """Write a batch whatever it takes; only a fatal error or a cancellation leaves it unwritten."""
         now = self._clock.now()
         tries = 0
-        while batch := [p for p in batch if p.slot.tracker.alive]:
+        behind: list[PartitionTracker] = []
+        while True:
+            batch = [p for p in batch if p.slot.tracker.alive]
+            behind = [tracker for tracker in behind if tracker.alive]
+            if not batch and not behind:
+                break
             self._tick()
             try:
-                await self._flush(batch, now, advance=True)
+                await self._flush(batch, now, advance=True, behind=behind)
             except LostPartitionsError as lost:
                 _log.warning("Another owner took partitions; their rows are dropped.", action="fenced")
                 self._fenced(lost.partitions)
@@ -170,11 +175,13 @@ class Recorder:
                         await asyncio.sleep(self._limits.retry_s)
                     case "missing_partition" if tries <= 3:
                         await self._make_partition(now)
-                    case "poison":
+                    case "poison" if batch:
+                        # The parts are written without moving the offset, and may leave nothing to move it with.
+                        behind += [p.slot.tracker for p in batch]
                         batch = await self._isolate(batch, now)
                     case "unavailable" | "missing_partition":
                         await self._outage(error)
-                    case "fatal":
+                    case "fatal" | "poison":
                         raise FatalError(
                             f"the store refused a flush: {type(error).__name__}: {error}"
                         ) from error
@@ -192,10 +199,17 @@ class Recorder:
             else:
                 self._back()
 
-    async def _flush(self, batch: Sequence[_Pending], now: dt.datetime, *, advance: bool) -> None:
-        """One transaction; with ``advance`` the offsets move as far as they may."""
+    async def _flush(
+        self,
+        batch: Sequence[_Pending],
+        now: dt.datetime,
+        *,
+        advance: bool,
+        behind: Sequence[PartitionTracker] = (),
+    ) -> None:
+        """One transaction; with ``advance`` the offsets move as far as they may, those ``behind`` too."""
         with _planned(batch) as trackers:
-            plans = {t: t.plan() if advance else _standing(t) for t in trackers}
+            plans = {t: t.plan() if advance else _standing(t) for t in (*trackers, *behind)}
             moves = [move_of(tracker, progress) for tracker, progress in plans.items()]
             entries = [
                 Entry(p.item, advance and p.slot.tracker.passes(p.slot, plans[p.slot.tracker])) for p in batch
