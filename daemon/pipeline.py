@@ -12,6 +12,7 @@ the served model therefore never stops monitoring.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from uuid import UUID
 
@@ -80,7 +81,11 @@ class Pipeline:
 
     async def drain(self, timeout_s: float) -> bool:
         """Score and write what was handed out; False when time ran out (it is read again after a restart)."""
-        return await self._scorer.drain(timeout_s) and await self._recorder.settled(timeout_s)
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout_s
+        scored = await self._scorer.drain(timeout_s)
+        # What is scored is written also where the guard is too slow for the rest, or it would be asked again.
+        return await self._recorder.settled(max(deadline - loop.time(), timeout_s / 4)) and scored
 
     def forget(self, trackers: Iterable[OwnedPartition]) -> None:
         """Partitions are gone: the recorder refuses what is still under way for them."""
