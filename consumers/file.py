@@ -69,12 +69,13 @@ class FileSource:
     def _scan(self) -> tuple[str, int]:
         digest, lines, last = hashlib.sha256(), 0, b"\n"
         try:
-            with self._path.open("rb") as file:
-                while chunk := file.read(_CHUNK):
-                    digest.update(chunk)
-                    lines += chunk.count(b"\n")
-                    last = chunk
-            self._file = self._path.open("rb")
+            # Read again through the same handle: another file under this name would not be the one hashed.
+            self._file = file = self._path.open("rb")
+            while chunk := file.read(_CHUNK):
+                digest.update(chunk)
+                lines += chunk.count(b"\n")
+                last = chunk
+            file.seek(0)
         except OSError as error:
             raise CommandError(f"cannot read {self._path}: {error.strerror}") from error
         return digest.hexdigest(), lines + (not last.endswith(b"\n"))

@@ -18,7 +18,7 @@ from msgspec import Struct
 
 from sentinel import logs
 from sentinel.breaker import Breaker, BreakerState
-from sentinel.errors import SlowDownError, UnavailableError
+from sentinel.errors import FatalError, SlowDownError, UnavailableError
 from sentinel.events import PromptEvent
 from sentinel.guards.base import Guard, GuardFailure, GuardRequest, Judgement
 from sentinel.interactions import Interaction, Replay
@@ -239,6 +239,8 @@ class Scorer:
                 self._breaker.record_failure(error)
             else:
                 self._breaker.record_success()
+                if len(judgements) != len(requests):
+                    raise FatalError("the guard's answers do not match its questions one to one")
                 return judgements
 
     # -- interactions ----------------------------------------------------------------------------------------

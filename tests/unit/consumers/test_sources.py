@@ -153,6 +153,13 @@ async def test_what_is_appended_meanwhile_is_not_read(tmp_path: Path) -> None:
     assert await read_all(source, partition) == [(0, b"a"), (1, b"b")]
 
 
+async def test_another_file_under_the_name_is_not_read(tmp_path: Path) -> None:
+    source, partition = await file_source(tmp_path / "f", b"a\nb\n")
+    (tmp_path / "g").write_bytes(b"x\ny\n")
+    (tmp_path / "g").rename(tmp_path / "f")
+    assert await read_all(source, partition) == [(0, b"a"), (1, b"b")]
+
+
 async def test_a_file_that_shrinks_is_an_error_not_a_wait(tmp_path: Path) -> None:
     source, partition = await file_source(tmp_path / "f", b"a\nb\nc\n")
     source.seek(partition, 0)

@@ -12,7 +12,7 @@ from consumers.tracker import Partition, PartitionTracker, Slot
 from daemon.scoring import Scorer, ScoringLimits
 from sentinel.breaker import Breaker
 from sentinel.clock import SystemClock
-from sentinel.errors import SlowDownError, UnavailableError
+from sentinel.errors import FatalError, SlowDownError, UnavailableError
 from sentinel.events import Message, PromptEvent, RawRecord
 from sentinel.guards.base import GuardFailure, GuardRequest, Judgement
 from sentinel.interactions import Interaction
@@ -377,15 +377,16 @@ async def test_a_mistake_in_the_guard_stops_the_service() -> None:
         bench.scorer.room()
 
 
-async def test_a_guard_that_answers_too_little_stops_the_service() -> None:
+@pytest.mark.parametrize("more", [-1, 1])
+async def test_answers_that_could_belong_to_other_texts_stop_the_service(more: int) -> None:
     bench = Bench()
 
-    async def short(requests: Sequence[GuardRequest]) -> list[Judgement]:
-        return [SAFE] * (len(requests) - 1)
+    async def miscounted(requests: Sequence[GuardRequest]) -> list[Judgement]:
+        return [SAFE] * (len(requests) + more)
 
-    bench.guard.assess = short  # type: ignore[method-assign]
+    bench.guard.assess = miscounted  # type: ignore[method-assign]
     bench.submit(event(0))
-    with pytest.raises(IndexError):
+    with pytest.raises(FatalError):
         await bench.scorer.drain(5)
 
 
