@@ -23,8 +23,9 @@ from sentinel import logs
 from sentinel.announcements import OutboxRow
 from sentinel.clock import Clock
 from sentinel.errors import FatalError, SentinelError
+from sentinel.failures import describe
 from sentinel.interactions import DeadLetter, Interaction, Recordable, origin_of
-from sentinel.store.engine import DATABASE_ERRORS, classify
+from sentinel.store.engine import DATABASE_ERRORS, ErrorClass, classify
 from sentinel.store.flush import Announce, Entry, Flushed, LostPartitionsError, Move, flush
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ class Observer(Protocol):
         self, result: Flushed, entries: Sequence[Entry], seconds: float, now: dt.datetime
     ) -> None: ...
     def database(self, *, available: bool) -> None: ...
+    def retried(self, reason: str) -> None: ...
 
 
 class _Pending(Struct, gc=False):
@@ -170,7 +172,9 @@ class Recorder:
                 self._fenced(lost.partitions)
             except DATABASE_ERRORS as error:
                 tries += 1
-                match classify(error):
+                kind = classify(error)
+                self._observer.retried(_cause(kind, error))
+                match kind:
                     case "retry":
                         await asyncio.sleep(self._limits.retry_s)
                     case "missing_partition" if tries <= 3:
@@ -182,9 +186,8 @@ class Recorder:
                     case "unavailable" | "missing_partition":
                         await self._outage(error)
                     case "fatal" | "poison":
-                        raise FatalError(
-                            f"the store refused a flush: {type(error).__name__}: {error}"
-                        ) from error
+                        # Not the message itself: PostgreSQL quotes the failing row in it.
+                        raise FatalError(f"the store refused a flush: {describe(error)}") from error
             else:
                 self._back()
                 return
@@ -298,6 +301,19 @@ def _planned(batch: Sequence[_Pending]) -> Iterator[list[PartitionTracker]]:
         for pending in batch:
             pending.slot.in_flush -= 1
         raise
+
+
+def _cause(kind: ErrorClass, error: BaseException) -> str:
+    """Why a flush is repeated, in the words of its metric."""
+    match kind:
+        case "retry":
+            return "deadlock" if getattr(error, "sqlstate", None) == "40P01" else "serialization"
+        case "poison":
+            return "bisect"
+        case "missing_partition":
+            return "missing_partition"
+        case _:
+            return "connection"
 
 
 def _standing(tracker: PartitionTracker) -> Progress:

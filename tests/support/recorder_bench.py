@@ -46,6 +46,7 @@ class RecorderBench:
         self.results: list[Flushed] = []
         self.lost: list[tuple[str, int]] = []
         self.available: list[bool] = []
+        self.retries: list[str] = []
         self.days: list[dt.date] = []
         self.ticks = 0
         self._create = create_partition
@@ -79,6 +80,9 @@ class RecorderBench:
 
     def database(self, *, available: bool) -> None:
         self.available.append(available)
+
+    def retried(self, reason: str) -> None:
+        self.retries.append(reason)
 
     def _fenced(self, partitions: Iterable[tuple[str, int]]) -> None:
         for found in partitions:

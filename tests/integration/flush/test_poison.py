@@ -91,6 +91,7 @@ async def test_the_culprit_alone_is_a_dead_letter(
     assert dead["event_id"] == poison.event.event_id
     assert dead["value"] == b"{}"
     assert bench.available == [], "no outage was seen"
+    assert bench.retries == ["bisect"]
 
 
 async def test_several_culprits_and_a_duplicate_of_a_good_one(
@@ -170,6 +171,7 @@ async def test_a_day_without_partitions_is_made(
     async with bench.running():
         assert await bench.recorder.settled(20)
     assert bench.days == [bench.clock.today.date()]
+    assert bench.retries == ["missing_partition"]
     assert_sums(await account(database_url, TOPIC), records=5)
 
 

@@ -145,14 +145,16 @@ async def test_offsets_follow_what_is_written_in_order(store: Store) -> None:
 
 
 @pytest.mark.parametrize(
-    "error",
+    ("error", "counted"),
     [
-        asyncpg.DeadlockDetectedError("deadlock"),
-        asyncpg.SerializationError("serialisation"),
-        asyncpg.LockNotAvailableError("lock"),
+        (asyncpg.DeadlockDetectedError("deadlock"), "deadlock"),
+        (asyncpg.SerializationError("serialisation"), "serialization"),
+        (asyncpg.LockNotAvailableError("lock"), "serialization"),
     ],
 )
-async def test_what_a_repeat_mends_is_repeated_the_same(store: Store, error: BaseException) -> None:
+async def test_what_a_repeat_mends_is_repeated_the_same(
+    store: Store, error: BaseException, counted: str
+) -> None:
     bench = bench_on(store)
     tracker = bench.tracker()
     store.errors = [error] * 3
@@ -163,6 +165,7 @@ async def test_what_a_repeat_mends_is_repeated_the_same(store: Store, error: Bas
     assert len(set(store.nows)) == 1, "the day of receipt must not change between tries"
     assert tracker.next_offset == 3
     assert bench.available == []
+    assert bench.retries == [counted] * 3
 
 
 async def test_the_moment_is_kept_when_the_day_ends_during_the_tries(store: Store) -> None:
@@ -205,6 +208,7 @@ async def test_an_outage_is_waited_out_and_shown(store: Store, error: BaseExcept
     assert tracker.next_offset == 3
     assert bench.available[0] is False
     assert bench.available[-1] is True
+    assert bench.retries == ["connection"] * 4
     assert store.offsets() == [0, 1, 2]
 
 
