@@ -66,14 +66,15 @@ class VllmServer:
             time.sleep(0.5)
 
     def stop(self) -> None:
-        """End it and its engine process; raises AssertionError with the log's end when it had died before."""
+        """End it and its engine process; raises AssertionError with the log where the engine had died before."""
         if self._process is None:
             return
-        died = self._process.exit_status() is not None
         self._process.end(signal.SIGTERM, 30)
         self._process = None
-        if died:
-            raise AssertionError(f"vLLM died:\n{self.log.read_text(errors='replace')[-8000:]}")
+        log = self.log.read_text(errors="replace")
+        died = log.find("EngineCore encountered a")
+        if died >= 0:
+            raise AssertionError(f"vLLM's engine died:\n{log[max(died - 2000, 0) : died + 10_000]}")
 
     def _answers(self) -> bool:
         try:

@@ -12,13 +12,13 @@ if TYPE_CHECKING:
 class Batch:
     """The tensors of some rows between two steps.
 
-    ``mask`` is rows by columns (1 where a token is), ``layers`` holds keys and values (rows, heads, columns,
-    width). Positions count a row's own tokens, so padding changes nothing but the last bits of the sums.
+    ``mask`` is rows by columns (1 where a token is); the layers of ``cache`` hold keys and values (rows, heads,
+    columns, width). Positions count a row's own tokens, so padding changes nothing but the last bits of the sums.
     """
 
-    def __init__(self, mask: Tensor, layers: list[tuple[Tensor, Tensor]]) -> None:
+    def __init__(self, mask: Tensor, cache: Any) -> None:
         self.mask = mask
-        self.layers = layers
+        self.cache = cache
 
     @classmethod
     def prefill(
@@ -26,6 +26,7 @@ class Batch:
     ) -> tuple[Self, Tensor]:
         """Read the prompts; returns the batch and logits (rows, columns or 1, vocabulary), right-aligned."""
         import torch
+        from transformers import DynamicCache
 
         width = max(len(prompt) for prompt in prompts)
         ids = torch.zeros(len(prompts), width, dtype=torch.long)
@@ -34,8 +35,8 @@ class Batch:
             ids[number, width - len(prompt) :] = torch.tensor(prompt, dtype=torch.long)
             mask[number, width - len(prompt) :] = 1
         positions = (mask.cumsum(-1) - 1).clamp(min=0)
-        logits, layers = _forward(model, ids, mask, positions, None, keep=0 if every_logit else 1)
-        return cls(mask, layers), logits
+        batch = cls(mask, DynamicCache())
+        return batch, batch._forward(model, ids, positions, keep=0 if every_logit else 1)
 
     def step(self, model: Any, tokens: Sequence[int]) -> Tensor:
         """Append one token to each row; returns the logits that follow (rows, vocabulary)."""
@@ -44,8 +45,7 @@ class Batch:
         ids = torch.tensor(tokens, dtype=torch.long).unsqueeze(1)
         positions = self.mask.sum(-1, keepdim=True)
         self.mask = torch.cat([self.mask, torch.ones_like(ids)], dim=1)
-        logits, self.layers = _forward(model, ids, self.mask, positions, self.layers, keep=1)
-        return logits[:, -1]
+        return self._forward(model, ids, positions, keep=1)[:, -1]
 
     def join(self, other: Batch) -> None:
         """Add the rows of ``other`` behind these."""
@@ -53,13 +53,9 @@ class Batch:
 
         width = max(self.mask.shape[1], other.mask.shape[1])
         self.mask = torch.cat([_widen(self.mask, width, 1), _widen(other.mask, width, 1)])
-        self.layers = [
-            (
-                torch.cat([_widen(mine[0], width, 2), _widen(theirs[0], width, 2)]),
-                torch.cat([_widen(mine[1], width, 2), _widen(theirs[1], width, 2)]),
-            )
-            for mine, theirs in zip(self.layers, other.layers, strict=True)
-        ]
+        for mine, theirs in zip(self.cache.layers, other.cache.layers, strict=True):
+            mine.keys = torch.cat([_widen(mine.keys, width, 2), _widen(theirs.keys, width, 2)])
+            mine.values = torch.cat([_widen(mine.values, width, 2), _widen(theirs.values, width, 2)])
 
     def keep(self, rows: Sequence[int]) -> None:
         """Drop all rows but these, and the columns that only they used."""
@@ -69,7 +65,19 @@ class Batch:
         mask = self.mask[index]
         first = self.mask.shape[1] - int(mask.sum(-1).max())
         self.mask = mask[:, first:]
-        self.layers = [(keys[index, :, first:], values[index, :, first:]) for keys, values in self.layers]
+        for layer in self.cache.layers:
+            layer.keys, layer.values = layer.keys[index, :, first:], layer.values[index, :, first:]
+
+    def _forward(self, model: Any, ids: Tensor, positions: Tensor, *, keep: int) -> Tensor:
+        logits: Tensor = model(
+            input_ids=ids,
+            attention_mask=self.mask,
+            position_ids=positions,
+            past_key_values=self.cache,
+            use_cache=True,
+            logits_to_keep=keep,
+        ).logits
+        return logits
 
 
 def _widen(tensor: Tensor, width: int, columns: int) -> Tensor:
@@ -82,29 +90,3 @@ def _widen(tensor: Tensor, width: int, columns: int) -> Tensor:
     shape = list(tensor.shape)
     shape[columns] = missing
     return torch.cat([tensor.new_zeros(shape), tensor], dim=columns)
-
-
-def _forward(
-    model: Any,
-    ids: Tensor,
-    mask: Tensor,
-    positions: Tensor,
-    layers: list[tuple[Tensor, Tensor]] | None,
-    *,
-    keep: int,
-) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
-    from transformers import DynamicCache
-
-    cache = DynamicCache()
-    for number, (keys, values) in enumerate(layers or ()):
-        cache.update(keys, values, number)
-    found = model(
-        input_ids=ids,
-        attention_mask=mask,
-        position_ids=positions,
-        past_key_values=cache,
-        use_cache=True,
-        logits_to_keep=keep,
-    )
-    layers_now: Any = cache.layers
-    return found.logits, [(layer.keys, layer.values) for layer in layers_now]
