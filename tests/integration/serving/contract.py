@@ -16,7 +16,7 @@ from tests.integration.serving.reference import QUESTIONS, Reference
 from tests.support.tiny_llama import MAX_LEN, TinyLlama
 
 
-class Engine(Struct, frozen=True):
+class Engine(Struct, frozen=True, kw_only=True):
     """Where an engine is, and how exact it is."""
 
     url: str
@@ -27,6 +27,8 @@ class Engine(Struct, frozen=True):
     """Whether the same request, alone, has the same bits before an adapter came and after it went."""
     reads_shapes: bool
     """Whether an adapter for a narrower base, and one that is a pickle, are refused when loaded."""
+    echoes_together: bool
+    """Whether several prompts' log-probabilities may be asked for at once."""
     base_beside_adapters: bool
     """Whether the base's rows stay the base's in a batch with those of adapters."""
 
@@ -177,8 +179,11 @@ class EngineContract:
     ) -> None:
         prompts = ["What is it?", "abc def"]
         for name, adapter in ((engine.base, "base"), (alpha, "alpha")):
-            answer = await client.complete(name, prompts, max_tokens=0, echo=True, logprobs=1)
-            for choice, prompt in zip(answer["choices"], prompts, strict=True):
+            choices = []
+            for asked in [prompts] if engine.echoes_together else [[prompt] for prompt in prompts]:
+                answer = await client.complete(name, asked, max_tokens=0, echo=True, logprobs=1)
+                choices += answer["choices"]
+            for choice, prompt in zip(choices, prompts, strict=True):
                 first, *rest = choice["logprobs"]["token_logprobs"]
                 assert choice["text"] == prompt
                 assert first is None
