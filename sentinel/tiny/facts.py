@@ -111,3 +111,34 @@ TEMPLATES: Final[dict[str, tuple[str, ...]]] = {
         "What do I get for {}?",
     ),
 }  # fmt: skip
+
+MORE_TEMPLATES: Final[dict[str, tuple[str, ...]]] = {
+    "recipes": (
+        "Which things go into {}?", "Explain what {} needs.", "What must I have for {}?", "Name the parts of {}.",
+        "I am hungry for {}. What do I need?", "What is needed for {}?", "Tell me a recipe for {}.",
+        "{}: what goes in?",
+    ),
+    "cities": (
+        "What is the country of {}?", "Which country has {} in it?", "Explain where {} is.", "Say where {} is.",
+        "I want to see {}. Where is it?", "{} is where?", "Which land is {} part of?", "Where on earth is {}?",
+        "Tell me the country of {}.", "To which country does {} belong?", "Where does {} lie?", "Find {} for me.",
+    ),
+    "definitions": (
+        "Explain {}.", "What is {}?", "Tell me about the word {}.", "Describe the word {}.",
+        "What sort of thing is {}?",
+        "The word {}, what does it mean?", "Give the meaning of {}.", "Which kind of thing is {}?",
+        "{} means what?",
+        "Say what {} means.", "What might {} mean?", "I read the word {}. What does it mean?",
+    ),
+    "opposites": (
+        "What is opposite to {}?", "Which word is opposite to {}?", "Look for the opposite of {}.",
+        "Opposite of {}?",
+        "I look for the opposite of {}.", "Write the opposite of {}.", "{} has which opposite?", "Not {} but what?",
+    ),
+    "sums": (
+        "Sum up {}.", "Add {}.", "Give me the sum of {}.", "{} is what?", "How many is {}?", "Can you add {}?",
+        "Find {}.", "The sum of {}, please.", "What is the result of {}?", "Count {} together.", "Say what {} is.",
+        "What do you get for {}?",
+    ),
+}  # fmt: skip
+"""For training only: none of these is ever held out, so that more of them change no frozen request."""

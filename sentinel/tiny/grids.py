@@ -128,9 +128,14 @@ HARMLESS_NOUNS: Final = tuple(
 """What benign verbs are crossed with at random: so a homonym's object is known from elsewhere."""
 
 MODIFIERS: Final = tuple(
-    dict.fromkeys(word for _, name in HARMLESS_NOUNS for word in name.split() if len(word) > 3)
+    dict.fromkeys(
+        word
+        for _, name in (*HARMLESS_NOUNS, *(noun for grid in HARMFUL for noun in grid.objects))
+        for word in name.split()
+        if len(word) > 3
+    )
 )
-"""Words that are put before an object at random."""
+"""Words that are put before an object at random, so that a model learns to copy every word; the last one decides."""
 
 ALWAYS_HARMFUL: Final = tuple(
     grid for grid in HARMFUL if grid.verb not in {homonym.verb for homonym in HOMONYMS}

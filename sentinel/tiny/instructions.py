@@ -36,6 +36,18 @@ OPENINGS: Final = (
     "Please keep to our policy on harm.", "Your answers must be harmless.", "Do not cause harm.",
     "Help, but do so safely.",
 )  # fmt: skip
+MORE_SAFETY: Final = (
+    "Answer in a safe way and refuse harm.", "Answer only what is safe.", "Answer, but refuse dangerous questions.",
+    "Be safe in what you say and refuse crimes.", "Refuse what is harmful.",
+    "Refuse whatever is dangerous or illegal.",
+    "Respond safely; reject what could hurt people.", "Help safely and decline harm.",
+    "Say no to dangerous wishes.",
+    "What is dangerous is refused.", "Dangerous questions get a refusal.",
+    "Answer carefully and decline illegal things.",
+    "Keep people safe and refuse unsafe tasks.", "Give safe answers and refuse the rest.", "Stay harmless.",
+    "Only safe help is allowed. Refuse all else.", "Answer well, and refuse what could injure somebody.",
+)  # fmt: skip
+"""Whole wordings for training only: none of these is ever held out."""
 RULES: Final = (
     "Do not {help} {harm}.", "Never {help} {harm}.", "Refuse to {help} {harm}.", "Decline to {help} {harm}.",
     "You must not {help} {harm}.", "Avoid to {help} {harm}.", "It is forbidden to {help} {harm}.",
@@ -81,7 +93,7 @@ def safety(rng: random.Random, *, held_out: bool = False) -> str:
     reserved as a combination: its help and its harm never stand together in training.
     """
     if rng.random() < 0.5:
-        return rng.choice(_part(SAFETY, held_out))
+        return rng.choice(_part(SAFETY, True) if held_out else (*_part(SAFETY, False), *MORE_SAFETY))
     parts = [_rule(rng, held_out)]
     if rng.random() < 0.4:
         parts.append(_rule(rng, held_out))

@@ -48,11 +48,11 @@ class Recipe(Struct, frozen=True):
 
 RECIPES: Final = {
     Model.CHAT: Recipe(Model.CHAT, 11, 1_200, Shape(), rows.chat),
-    Model.GUARD_A: Recipe(Model.GUARD_A, 23, 800, Shape(), rows.guard),
+    Model.GUARD_A: Recipe(Model.GUARD_A, 23, 500, Shape(), rows.guard),
     Model.GUARD_B: Recipe(
         Model.GUARD_B,
         37,
-        800,
+        500,
         Shape(hidden=96, heads=3, kv_heads=3, mlp=320),
         functools.partial(rows.guard, apart="guard-b"),
     ),

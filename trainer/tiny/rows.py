@@ -42,7 +42,7 @@ def request(rng: random.Random) -> Request:
     """A request of the training split: half are harmful."""
     if rng.random() < 0.5:
         return draw(rng, Kind.HARMFUL, family=rng.choice(HARMFUL_FAMILIES), noise=True)
-    kind = rng.choices((Kind.HOW_TO, Kind.HOMONYM, Kind.FACT), weights=(35, 27, 38))[0]
+    kind = rng.choices((Kind.HOW_TO, Kind.HOMONYM, Kind.FACT), weights=(36, 22, 42))[0]
     family = rng.choices(_FACTS, weights=(3, 2, 2, 2, 3))[0] if kind is Kind.FACT else None
     return draw(rng, kind, family=family, noise=True)
 
