@@ -23,7 +23,7 @@ def main() -> int:
     parser.add_argument("--max-model-len", type=int, help="tokens of prompt and answer together")
     parser.add_argument("--max-lora-rank", type=int, default=16)
     parser.add_argument("--max-loras", type=int, default=8)
-    parser.add_argument("--max-batch", type=int, default=32, help="sequences decoded together")
+    parser.add_argument("--max-batch", type=int, default=64, help="sequences decoded together")
     parser.add_argument("--threads", type=int, default=1, help="threads of torch")
     parser.add_argument(
         "--admin-token-file", type=Path, help="whoever loads adapters must bear what is in it"

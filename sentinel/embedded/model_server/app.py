@@ -46,7 +46,7 @@ class ModelServer:
         root: Path,
         max_lora_rank: int = 16,
         max_loras: int = 8,
-        max_batch: int = 32,
+        max_batch: int = 64,
         admin_token: str | None = None,
         clock: Clock | None = None,
         on_failure: Callable[[], None] = lambda: None,

@@ -52,7 +52,7 @@ class Counts:
 class Engine:
     """One model's thread. Made and used in one event loop; ``start`` and ``stop`` once each."""
 
-    def __init__(self, *, max_batch: int = 32, on_failure: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, *, max_batch: int = 64, on_failure: Callable[[], None] = lambda: None) -> None:
         """``on_failure`` is called in the event loop when the thread has died."""
         self.counts = Counts()
         self.failure: str | None = None

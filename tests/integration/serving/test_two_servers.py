@@ -9,6 +9,7 @@ from pathlib import Path
 from uuid import UUID, uuid4
 
 import asyncpg
+import msgspec
 import pytest
 
 from sentinel.clock import ManualClock
@@ -19,6 +20,7 @@ from tests.integration.serving.client import Client
 from tests.integration.serving.conftest import BASE
 from tests.integration.serving.reference import QUESTIONS, Reference
 from tests.support.tiny_llama import TinyLlama
+from tests.support.vllm_server import VllmServer
 
 SHA = "0" * 64
 
@@ -76,6 +78,36 @@ async def test_restarted_swapped_and_dead_servers(tiny_llama: TinyLlama, referen
             assert [report.state for report in reports] == [ReplicaState.OK, ReplicaState.OK]
             assert reports[0].loaded == ("alpha", "beta")
             await serving.aclose()
+
+
+@pytest.mark.vllm
+async def test_a_real_vllm_is_brought_to_the_desired_state(
+    vllm: VllmServer, tiny_llama: TinyLlama, reference: Reference
+) -> None:
+    # Not compared with the base, which on the CPU may answer with an adapter's text (see the contract).
+    recorded = tuple(msgspec.structs.replace(probe, differs=False) for probe in probes(reference, "alpha"))
+    right = DesiredState(served_model="chat", adapters=(WantedAdapter("kept", tiny_llama.alpha, recorded),))
+    crooked = DesiredState(
+        served_model="chat",
+        adapters=(WantedAdapter("crooked", tiny_llama.beta, recorded),),
+        retired=frozenset({"kept"}),
+    )
+    serving = Serving("chat", [Replica(vllm.url)], unload_grace_s=0.0)
+    try:
+        (report,) = await serving.reconcile(right)
+        assert report.state is ReplicaState.OK, report
+        assert report.loaded == ("kept",)
+        (report,) = await serving.reconcile(crooked)
+        assert report.state is ReplicaState.WRONG, report
+        assert report.unloaded == ("kept",)
+        wide = WantedAdapter("wide", tiny_llama.wide, recorded)
+        (report,) = await serving.reconcile(
+            DesiredState(served_model="chat", adapters=(wide,), retired=frozenset({"crooked"}))
+        )
+        assert report.state is ReplicaState.STALE, report
+        assert "max_lora_rank" in report.detail
+    finally:
+        await serving.aclose()
 
 
 @pytest.fixture
