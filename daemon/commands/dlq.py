@@ -230,16 +230,18 @@ def _show_table(letters: list[DeadLetterSummary]) -> None:
     table = Table(box=None, pad_edge=False)
     for name in ("id", "first seen", "place", "reason", "bytes", "sent again", "detail"):
         # The id is what the other commands are given: never cut it.
-        table.add_column(name, no_wrap=name in ("id", "first seen"), overflow="fold")
+        table.add_column(name, no_wrap=name != "detail", overflow="fold")
     for one in letters:
-        place = f"{one.topic}/{one.partition}@{one.offset}" + (f"#{one.item}" if one.item else "")
+        # A file's hash is as long as a line: its beginning tells it apart, `dlq show` has the whole.
+        topic = f"{one.topic[:17]}…" if one.topic.startswith("file:") else one.topic
+        place = f"{topic}/{one.partition}@{one.offset}" + (f"#{one.item}" if one.item else "")
         seen = one.first_seen.strftime("%Y-%m-%d %H:%M:%S")
         cells = (one.dead_letter_id, seen, place, one.reason, one.size, one.replays or "", one.detail)
         table.add_row(*(Text(_printable(str(cell))) for cell in cells))
     if letters:
-        console = Console()
-        # Piped into another program, lines are not folded.
-        console.print(table, width=None if console.is_terminal else 240)
+        # Wider than most terminals, which then wrap the end of each line: folded columns cannot be read, and
+        # the id is what the other commands are given.
+        Console(width=max(Console().width, 160)).print(table)
 
 
 def _plain(value: Any) -> dict[str, Any]:
