@@ -20,6 +20,7 @@ from sentinel.errors import CommandError
 from sentinel.events import NO_TIMESTAMP, Headers
 
 _CHUNK = 1024 * 1024
+_POLL_BYTES = 8 * 1024 * 1024
 CLUSTER = "file"
 """The cluster id of every file: offsets of a file never meet those of a broker."""
 
@@ -46,6 +47,8 @@ class FileSource:
         self._lines = 0
         self._file: BinaryIO | None = None
         self._offset = 0
+        self._places: dict[int, int] = {}
+        """Where the lines of the last poll begin: the loop may take a part of them only."""
 
     @property
     def cluster_id(self) -> str:
@@ -86,7 +89,10 @@ class FileSource:
     def seek(self, partition: Partition, offset: int) -> bool:
         if self._file is None:
             return False
-        if offset < self._offset:
+        if offset in self._places:
+            self._file.seek(self._places[offset])
+            self._offset = offset
+        elif offset < self._offset:
             self._file.seek(0)
             self._offset = 0
         while self._offset < offset and self._file.readline():
@@ -102,8 +108,13 @@ class FileSource:
         # A file never makes its reader wait: give the other tasks their turn.
         await asyncio.sleep(0)
         records: list[LogRecord] = []
-        while len(records) < max_records and self._offset < self._lines:
+        size = 0
+        self._places.clear()
+        # A topic's fetch is bounded in bytes as well: lines may be of any length.
+        while len(records) < max_records and size < _POLL_BYTES and self._offset < self._lines:
+            self._places[self._offset] = self._file.tell()
             line = self._file.readline()
+            size += len(line)
             if not line:
                 raise CommandError(f"{self._path} became shorter while it was read: give the file again")
             text = line.strip(b"\r\n")

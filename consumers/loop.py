@@ -226,8 +226,13 @@ class ConsumerLoop:
                 incarnation=incarnation,
                 cluster=cluster,
             )
-            if flood.observe(handle(tracker.begin(raw))):
+            slot = tracker.begin(raw)
+            if flood.observe(handle(slot)):
                 self._halt_flood(tracker, record.offset + 1)
+                return
+            if slot.waiting > 1 and self._handler.room() < -self._limits.in_flight:
+                # Records of many items: the rest of the poll would hold a multiple of what may be in flight.
+                self._source.seek(tracker.partition, record.offset + 1)
                 return
 
     def _halt_flood(self, tracker: OwnedPartition, resume_at: int) -> None:

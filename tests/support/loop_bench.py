@@ -27,6 +27,8 @@ class Hands:
         self.slots: list[Slot] = []
         self.open: list[Slot] = []
         self.limit = 1000
+        self.weight = 1
+        """Items of each record."""
         self.writes_at_once = True
         self.drains = 0
         self.drain_hook: Callable[[], None] | None = None
@@ -34,6 +36,7 @@ class Hands:
 
     def handle(self, slot: Slot) -> bool:
         assert slot.tracker.alive
+        slot.expect(self.weight)
         self.slots.append(slot)
         self.open.append(slot)
         if self.writes_at_once:
@@ -43,14 +46,15 @@ class Hands:
     def write(self) -> None:
         trackers = dict.fromkeys(slot.tracker for slot in self.open)
         for slot in self.open:
-            slot.in_flush += 1
-            slot.settle((Outcome.STORED, ""))
+            slot.in_flush += slot.waiting
+            for _ in range(slot.waiting):
+                slot.settle((Outcome.STORED, ""))
         self.open.clear()
         for tracker in trackers:
             tracker.advance(tracker.plan())
 
     def room(self) -> int:
-        return self.limit - len(self.open)
+        return self.limit - sum(slot.waiting for slot in self.open)
 
     async def drain(self, timeout_s: float) -> bool:
         self.drains += 1

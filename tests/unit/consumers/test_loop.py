@@ -66,6 +66,22 @@ async def test_intake_stops_when_nothing_more_may_be_in_flight() -> None:
     assert all(asked <= 64 for _, asked in bench.source.polled)
 
 
+async def test_records_of_many_items_end_a_poll_early() -> None:
+    """Room is counted in events, a poll in records: ten thousand items may hide in each."""
+    bench = Bench({A: 60}, in_flight=64)
+    bench.hands.writes_at_once, bench.hands.limit, bench.hands.weight = False, 64, 50
+    async with bench.running():
+        await bench.handed(3)
+        await bench.turns()
+        assert len(bench.hands.slots) == 3, "150 events are more than twice what may be in flight"
+        for _ in range(30):
+            bench.hands.write()
+            bench.loop.wake()
+            await asyncio.sleep(0.02)
+        await bench.handed(60)
+    assert bench.hands.offsets(A) == list(range(60))
+
+
 async def test_one_free_place_is_not_worth_a_poll() -> None:
     bench = Bench({A: 100}, in_flight=64)
     bench.hands.writes_at_once, bench.hands.limit = False, 1

@@ -174,3 +174,29 @@ async def test_a_file_that_cannot_be_read_is_a_commands_error(tmp_path: Path) ->
         await joined(FileSource(tmp_path / "none"))
     with pytest.raises(CommandError, match="directory"):
         await joined(FileSource(tmp_path))
+
+
+async def test_long_lines_come_in_small_portions(tmp_path: Path) -> None:
+    """Lines may be of any length; what one poll holds in memory must not be their number times that."""
+    path = tmp_path / "events.jsonl"
+    path.write_bytes(b"\n".join([b"x" * 3_000_000] * 9))
+    source = FileSource(path)
+    partition = await joined(source)
+    read = []
+    while not source.exhausted:
+        records = (await source.poll([partition], max_records=512, timeout_s=0.01))[partition]
+        assert len(records) <= 3
+        read += [record.offset for record in records]
+    assert read == list(range(9))
+    await source.stop()
+
+
+async def test_the_rest_of_a_poll_can_be_read_again(source: Source) -> None:
+    partition = await joined(source)
+    source.seek(partition, 0)
+    for again in (3, 1, 4, 0, 2):
+        read = (await source.poll([partition], max_records=100, timeout_s=0.01)).get(partition, ())
+        assert [r.value for r in read] == LINES[5 - len(read) :]
+        assert source.seek(partition, again)
+    read = (await source.poll([partition], max_records=100, timeout_s=0.01))[partition]
+    assert [(r.offset, r.value) for r in read] == list(enumerate(LINES))[2:]
