@@ -8,10 +8,12 @@ from typing import Final
 import orjson
 from aiohttp import web
 
+from sentinel.errors import SentinelError
+
 JSON: Final = {"Content-Type": "application/json"}
 
 
-class RouteError(Exception):
+class RouteError(SentinelError):
     """An answer of the route's own; ``outcome`` is the value of the metric's label."""
 
     def __init__(

@@ -10,6 +10,7 @@ import orjson
 from msgspec import Struct
 
 from producers.route.chunks import assembled
+from sentinel.errors import SentinelError
 
 SOURCE: Final = "sentinel-route"
 
@@ -44,7 +45,7 @@ class Call(Struct, frozen=True, kw_only=True):
         return len(self.request) + len(self.answer)
 
 
-class UnreadableCallError(ValueError):
+class UnreadableCallError(SentinelError):
     """A body is not what its path promises; the replica took it all the same."""
 
 

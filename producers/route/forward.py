@@ -232,15 +232,21 @@ class Forwarder:
         at, now = (pool.served_model, adapter), self._clock.monotonic()
         if now - self._logged.get(at, float("-inf")) >= _MISSING_LOG_S:
             self._logged[at] = now
-            _log.error(
-                "The adapter in service is on no replica."
-                if self._promotions.known
-                else "Nobody knows which adapter is in service: the database was away since the start.",
-                action="adapter_missing",
-                served_model=pool.served_model,
-                adapter=adapter,
-                answered_with=self._on_missing,
-            )
+            if self._promotions.known:
+                _log.error(
+                    "The adapter in service is on no replica.",
+                    action="adapter_missing",
+                    served_model=pool.served_model,
+                    adapter=adapter,
+                    answered_with=self._on_missing,
+                )
+            else:
+                _log.error(
+                    "Which adapter is in service is unknown: the database was away since the start.",
+                    action="adapter_unknown",
+                    served_model=pool.served_model,
+                    answered_with=self._on_missing,
+                )
 
 
 def _in_pieces(data: bytes | AsyncIterable[bytes] | None) -> bytes | AsyncIterable[bytes] | BytesIO | None:
