@@ -66,15 +66,15 @@ class VllmServer:
             time.sleep(0.5)
 
     def stop(self) -> None:
-        """End it and its engine process; raises AssertionError with the log where the engine had died before."""
+        """End it and its engine process; raises RuntimeError with the log where the engine had died before."""
         if self._process is None:
             return
+        log = self.log.read_text(errors="replace")
         self._process.end(signal.SIGTERM, 30)
         self._process = None
-        log = self.log.read_text(errors="replace")
-        died = log.find("EngineCore encountered a")
+        died = log.find("EngineCore encountered a fatal error")
         if died >= 0:
-            raise AssertionError(f"vLLM's engine died:\n{log[max(died - 2000, 0) : died + 10_000]}")
+            raise RuntimeError(f"vLLM's engine died:\n{log[max(died - 10_000, 0) : died + 500]}")
 
     def _answers(self) -> bool:
         try:
