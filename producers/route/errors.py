@@ -17,7 +17,14 @@ class RouteError(SentinelError):
     """An answer of the route's own; ``outcome`` is the value of the metric's label."""
 
     def __init__(
-        self, status: int, code: str, message: str, *, outcome: str, headers: Mapping[str, str] | None = None
+        self,
+        status: int,
+        code: str,
+        message: str,
+        *,
+        outcome: str,
+        headers: Mapping[str, str] | None = None,
+        closes: bool = False,
     ) -> None:
         super().__init__(code)
         self.status = status
@@ -25,14 +32,18 @@ class RouteError(SentinelError):
         self.message = message
         self.outcome = outcome
         self.headers = headers or {}
+        self.closes = closes
 
     def response(self) -> web.Response:
         """The HTTP answer."""
         kind = "invalid_request_error" if self.status < 500 else "api_error"
         error = {"message": self.message, "type": kind, "param": None, "code": self.code}
-        return web.Response(
+        response = web.Response(
             status=self.status, body=orjson.dumps({"error": error}), headers={**JSON, **self.headers}
         )
+        if self.closes:
+            response.force_close()
+        return response
 
 
 def unknown_model(name: str, known: list[str]) -> RouteError:
@@ -53,8 +64,8 @@ def too_large(limit: int) -> RouteError:
         "request_too_large",
         f"The request body is longer than {limit} bytes.",
         outcome="too_large",
-        # The rest of the body is still on its way; the connection cannot be used again.
-        headers={"Connection": "close"},
+        # The rest of the body is still on its way: the connection cannot be used again.
+        closes=True,
     )
 
 

@@ -98,6 +98,18 @@ class RouteMetrics:
             "sentinel_route_publish_failures", "Times that Kafka took nothing.", registry=registry
         )
 
+    def names(self) -> frozenset[str]:
+        """Every name that an expression may use, sample suffixes included."""
+        found: set[str] = set()
+        for family in self.registry.collect():
+            if family.type == "counter":
+                found.add(f"{family.name}_total")
+            elif family.type == "histogram":
+                found.update(f"{family.name}_{part}" for part in ("bucket", "count", "sum"))
+            else:
+                found.add(family.name)
+        return frozenset(found)
+
     def exposition(self, accept: str = "") -> tuple[bytes, str]:
         """The scrape's body and content type, in the format that the Accept header asks for."""
         encode, content_type = choose_encoder(accept)

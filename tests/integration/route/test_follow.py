@@ -187,6 +187,45 @@ async def test_a_replica_that_is_down_is_passed_over_until_it_is_back(make: Make
     assert stage.replicas[0].seen[0].body["model"] == MODEL
 
 
+async def test_replicas_share_the_load_and_an_idle_one_comes_first(make: Make) -> None:
+    stage = await make(replicas=2)
+    for _ in range(10):
+        await stage.chat()
+    assert [len(replica.seen) for replica in stage.replicas] == [5, 5]
+    slow, quick = stage.replicas
+    slow.pace = 0.3
+    slow_calls = [asyncio.create_task(stage.chat(stream=True)) for _ in range(2)]
+    await wait_until(lambda: slow.stats.in_flight)
+    before = len(quick.seen)
+    for _ in range(6):
+        await stage.chat()
+    assert len(quick.seen) >= before + 6
+    await asyncio.gather(*slow_calls)
+
+
+async def test_each_served_model_has_its_own_replicas_and_promotions(
+    make: Make, stack: AsyncExitStack
+) -> None:
+    other = await stack.enter_async_context(ScriptedModel(obeys="safe"))
+    other.adapters, other.strict = (OTHER,), True
+    first = await stack.enter_async_context(ScriptedModel(obeys="safe"))
+    first.adapters, first.strict = (ADAPTER,), True
+    models = {
+        SERVED: {"public_name": PUBLIC, "base": MODEL, "replicas": [first.url]},
+        "second": {"public_name": "writer", "base": "no-such-base", "replicas": [other.url]},
+    }
+    stage = await make([first, other], served_models=json.dumps(models))
+    await stage.promote(ADAPTER)
+    await promote(stage.database_url, "second", OTHER)
+    await until(stage, ADAPTER)
+    await wait_until(lambda: stage.service.promotions.adapter("second") == OTHER)
+    reply = await stage.chat(model="writer")
+    assert (reply.headers[ADAPTER_HEADER], (await reply.json())["model"]) == (OTHER, "writer")
+    assert [seen.body["model"] for seen in other.seen] == [OTHER]
+    async with stage.client.get(f"{stage.url}/v1/models") as listed:
+        assert [card["id"] for card in (await listed.json())["data"]] == [PUBLIC, "writer"]
+
+
 async def test_all_replicas_down_is_a_502_in_openais_shape(make: Make) -> None:
     stage = await make(replicas=2)
     for replica in stage.replicas:

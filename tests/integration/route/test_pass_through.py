@@ -203,13 +203,15 @@ async def test_other_paths_and_bodies_pass_untouched(make: Make) -> None:
             ("POST", "/v1/audio/speech", b'{"input": "no model"}', "application/json"),
             ("GET", "/v1/files/a%20b?x=1&x=2", b"", None),
             ("DELETE", "/v1/files/1", b"", None),
+            ("HEAD", "/v1/files/1", b"", None),
+            ("POST", "/v1/batches/1/cancel", b"", None),
             ("POST", "/v1/chat/completions", b"{ this is no JSON", "application/json"),
         ]:
             headers = {"Content-Type": kind} if kind else {}
             async with stage.client.request(
                 method, stage.url + path, data=io.BytesIO(data) if data else None, headers=headers
             ) as reply:
-                assert (reply.status, await reply.read()) == (201, b"\x00\x01")
+                assert (reply.status, await reply.read()) == (201, b"" if method == "HEAD" else b"\x00\x01")
                 assert (reply.headers["Content-Type"], reply.headers["ETag"]) == ("audio/wav", "x")
             seen = [item for item in got if item[1] != "/v1/models"][-1]
             assert seen[:3] == (method, path, data)
@@ -247,6 +249,7 @@ async def test_bodies_are_bounded(make: Make) -> None:
     reply = await stage.chat("x" * 20_000)
     assert reply.status == 413
     assert (await reply.json())["error"]["code"] == "request_too_large"
+    assert reply.headers["Connection"] == "close"
 
     async def pieces() -> AsyncIterator[bytes]:
         yield b'{"model": "assistant", "messages": ['
