@@ -64,10 +64,15 @@ class FileSource:
         return self._lines
 
     async def start(self, revoked: Revoked, assigned: Assigned) -> None:
-        """Hash and count the file, then take its one partition. Raises CommandError when it cannot be read."""
-        digest, self._lines = await asyncio.to_thread(self._scan)
-        self.partition = Partition(f"file:{digest}", 0)
+        """Take the one partition, of the file as it was when it was opened."""
+        await self.open()
         assigned(frozenset({self.partition}))
+
+    async def open(self) -> None:
+        """Hash and count the file, once; its partition is known then. Raises CommandError when it cannot be read."""
+        if self._file is None:
+            digest, self._lines = await asyncio.to_thread(self._scan)
+            self.partition = Partition(f"file:{digest}", 0)
 
     def _scan(self) -> tuple[str, int]:
         digest, lines, last = hashlib.sha256(), 0, b"\n"

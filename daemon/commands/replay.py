@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sentinel.command_line import settings_of
-from sentinel.errors import CommandError
+from sentinel.errors import CommandError, ConfigurationError
 
 if TYPE_CHECKING:
     from consumers.file import FileSource
@@ -61,12 +61,39 @@ def _spool(path: Path) -> Path:
 
 async def _replay(settings: Settings, path: Path, record_format: str | None) -> dict[str, int]:
     from consumers.file import FileSource
-    from daemon.app import Service, handle_signals
     from daemon.assembly import make_connect
     from sentinel.store.engine import create_engine
+    from sentinel.store.instance import InstanceLock
+    from sentinel.store.migrate import check_schema
     from sentinel.store.offsets import sums_of
 
     source = FileSource(path)
+    await source.open()
+    topic = source.partition.topic
+    engine = create_engine(settings.database)
+    connect = make_connect(engine)
+    lock = InstanceLock(engine, "replay", topic)
+    try:
+        async with connect() as conn:
+            await check_schema(conn)
+        try:
+            await lock.acquire()
+        except ConfigurationError as error:
+            # A file has no group: two readers would fence each other off for ever.
+            raise CommandError("this file is being replayed by another process: wait for its end") from error
+        await _serve(settings, source, record_format)
+        async with connect() as conn:
+            return await sums_of(conn, topic)
+    finally:
+        await source.stop()
+        await lock.release()
+        await engine.dispose()
+
+
+async def _serve(settings: Settings, source: FileSource, record_format: str | None) -> None:
+    """Run a service over the file to its end. Raises CommandError where it ended before."""
+    from daemon.app import Service, handle_signals
+
     service = Service(
         # No group, no port of its own beside a running daemon, nothing relayed twice.
         settings.model_copy(
@@ -89,21 +116,14 @@ async def _replay(settings: Settings, path: Path, record_format: str | None) -> 
         with suppress(asyncio.CancelledError):
             await progress
     halted = [tracker.halted for tracker in service.intake.loop.owned if tracker.halted]
-    topic = source.partition.topic
     if halted:
         raise CommandError(
             f"the replay halted ({halted[0]}): look at 'sentinel dlq list', then"
-            f" 'sentinel dlq resume {topic} 0 --allow N' and give the file again"
+            f" 'sentinel dlq resume {source.partition.topic} 0 --allow N' and give the file again"
         )
     passed = sum(tracker.next_offset for tracker in service.intake.loop.owned)
     if not done or passed < source.lines:
         raise CommandError("not everything was scored and stored: give the same file again to go on")
-    engine = create_engine(settings.database)
-    try:
-        async with make_connect(engine)() as conn:
-            return await sums_of(conn, topic)
-    finally:
-        await engine.dispose()
 
 
 async def _show(service: Service, source: FileSource) -> None:

@@ -227,6 +227,23 @@ async def test_interrupted_it_says_how_to_go_on(replay: Replay, guard: ScriptedG
     assert (ran.status, ran.sums) == (0, {"stored": 600}), ran.err
 
 
+async def test_one_process_at_a_time_reads_a_file(replay: Replay, guard: ScriptedGuard) -> None:
+    """Two of them would take the partition from each other for ever, a slow guard provided."""
+    content = b"\n".join(many(50))
+    file = replay.file(content)
+    guard.set_faults(hang_rate=1.0)
+    async with replay.process(file) as process:
+        await wait_until(lambda: guard.stats.requests, timeout=30)
+        ran = await replay("-", stdin=content)
+        assert (ran.status, ran.out) == (2, "")
+        assert "another process" in ran.err
+        process.kill()
+        await process.wait()
+    guard.clear_faults()
+    ran = await replay(file)
+    assert (ran.status, ran.sums) == (0, {"stored": 50}), ran.err
+
+
 async def test_a_flood_is_named_with_the_way_on(replay: Replay) -> None:
     content = b"\n".join([*many(5), *[b"{broken"] * 40, *many(5, start=5)])
     file = replay.file(content)
