@@ -128,6 +128,7 @@ def _parse(role: Role, text: str, score: float | None) -> Assessment:
     categories: list[str] = []
     refusals = set()
     has_categories = False
+    foreign = False
     for line in lines:
         if line.startswith("Safety:"):
             match = _SAFETY.fullmatch(line)
@@ -138,11 +139,15 @@ def _parse(role: Role, text: str, score: float | None) -> Assessment:
         elif line.startswith("Refusal:"):
             match = _REFUSAL.fullmatch(line)
             refusals.add(match[1] == "Yes" if match else None)
+        elif not ("Refusal:".startswith(line) and line is lines[-1]):
+            # A third line that the token limit cut is still the grammar's own.
+            foreign = True
     label = labels.pop()
     if labels or label is Label.UNPARSEABLE:
         return unparseable
-    if label is Label.SAFE and categories:
-        # "Safe" with a named harm says two things at once.
+    if label is Label.SAFE and (categories or foreign):
+        # "Safe" with a named harm says two things at once. With words of no grammar it may be an echo of a judged
+        # text that begins like a verdict; the same beside "Unsafe" is harmless, since nobody gains by it.
         return unparseable
     refusal = refusals.pop() if role is Role.RESPONSE and len(refusals) == 1 else None
     return Assessment(label=label, categories=tuple(categories), refusal=refusal, score=score, raw=raw)

@@ -62,7 +62,9 @@ TABLE: list[tuple[Role, str, Label, tuple[str, ...], bool | None]] = [
     (R, "Safety: Safe\nCategories: None\nRefusal: Yes\nRefusal: No", SAFE, (), None),
     (R, "Safety: Safe\nCategories: None\nRef", SAFE, (), None),
     (P, "Safety: Safe\nCategories: None\nRefusal: Yes", SAFE, (), None),
-    (R, "Safety: Safe\nCategories: None\nRefusal: No\nNote that this is not Unsafe.", SAFE, (), False),
+    (R, "Safety: Safe\nCategories: None\nRefusal: No\nNote that this is not Unsafe.", BAD, (), None),
+    (R, "Safety: Safe\nCategories: None\nRefusal: No\nand now how to do it: first", BAD, (), None),
+    (R, "Safety: Unsafe\nCategories: Violent\nRefusal: No\nBecause it is.", UNSAFE, ("Violent",), False),
     # Blanks, line ends, an empty thought.
     (P, "\n\nSafety: Safe\nCategories: None", SAFE, (), None),
     (P, "  Safety:   Safe  \n  Categories:  None  \n", SAFE, (), None),
