@@ -28,13 +28,18 @@ class Envelope:
 
     attributes: Mapping[str, Any]
 
-    def applied_to(self, outcome: Outcome) -> Outcome:
-        """The outcome with this envelope's identity and context where the data has none of its own."""
+    def applied_to(self, outcome: Outcome, number: int = 0) -> Outcome:
+        """The outcome with this envelope's identity and context where the data has none of its own.
+
+        ``number`` counts the outcomes of one envelope from 0: several without an id of their own must not share
+        the envelope's, or all but the first would pass for repetitions.
+        """
         attributes = self.attributes
+        own = name(attributes.get("id"))
         trace_id, span_id = traceparent(attributes.get("traceparent"))
         return with_defaults(
             outcome,
-            producer_id=name(attributes.get("id")),
+            producer_id=f"{own}#{number}" if own and number else own,
             source=name(attributes.get("source")),
             tenant=name(attributes.get("tenant")),
             conversation_id=name(attributes.get("subject")),

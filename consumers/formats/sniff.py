@@ -134,7 +134,7 @@ def _read_envelope(obj: dict[str, Any], topic_format: str | None, depth: int) ->
         outcomes = read(data, inner.partition(";")[0].strip().lower(), topic_format, depth + 1)
     else:
         outcomes = _read_value(data, topic_format, depth + 1)
-    return [envelope.applied_to(outcome) for outcome in outcomes]
+    return [envelope.applied_to(outcome, number) for number, outcome in enumerate(outcomes)]
 
 
 def _documents(value: bytes) -> Any:

@@ -37,6 +37,15 @@ def test_the_envelope_fills_what_the_data_lacks() -> None:
     assert own.event_id == ids.event_id_from_producer("acme", "app", "own", 0)
 
 
+def test_several_items_of_one_envelope_do_not_share_its_id() -> None:
+    pair = {
+        "request": {"messages": [{"role": "user", "content": "Q"}]},
+        "response": {"choices": [{"message": {"role": "assistant", "content": "A"}}]},
+    }
+    items = decoded({**ENVELOPE, "data": [pair, pair]})
+    assert len({item.event_id for item in items if isinstance(item, PromptEvent)}) == 2
+
+
 @pytest.mark.parametrize(
     "content_type",
     [b"application/json", b"application/json; charset=utf-8", b"application/x-protobuf", b"text/plain",
