@@ -21,8 +21,8 @@ import uvloop
 
 from benchmarks.peers.programs.onetable import UNNEST
 from consumers.formats import decode
-from consumers.kafka import KafkaSource
 from consumers.handing import LoopLimits
+from consumers.kafka import KafkaSource
 from consumers.loop import ConsumerLoop
 from consumers.takeover import OwnedPartition
 from consumers.tracker import Partition, PartitionTracker, Progress, Slot
