@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -45,22 +46,14 @@ def build(
     from sentinel.tiny.artefacts import MANIFEST, Model, shipped
 
     wanted = [Model(name) for name in _names(only)]
-    try:
-        from trainer.tiny.building import RECIPES
-        from trainer.tiny.building import build as build_one
-
-        import_torch()
-    except ModuleNotFoundError as error:
-        raise ConfigurationError(
-            f"{error.name} is not installed: pip install 'sentinel-loop[train]'"
-        ) from error
+    building = _building()
     for model in wanted:
         chat = out / Model.CHAT.value
         if not (chat / MANIFEST).exists():
             chat = shipped(Model.CHAT)
-        recipe = RECIPES[model]
+        recipe = building.RECIPES[model]
         with _Bar(model.value, steps or recipe.steps) as bar:
-            evaluation = build_one(
+            evaluation = building.build(
                 recipe,
                 out / model.value,
                 chat=chat,
@@ -72,6 +65,24 @@ def build(
             )
         _print(evaluation)
         typer.echo(f"{model.value}: {out / model.value}")
+
+
+@app.command()
+def measure(
+    folder: Annotated[Path, typer.Option("--in", metavar="DIR", help="Folder of models.")] = Path(
+        "runs/tiny"
+    ),
+    only: Annotated[str | None, typer.Option(metavar="NAMES", help="Of chat,guard-a,guard-b.")] = None,
+    samples: Annotated[int, typer.Option(min=1, help="Held-out requests of each sort.")] = 150,
+) -> None:
+    """Measure finished models again and replace their figures: the guards, after a new chat model."""
+    from sentinel.tiny.artefacts import Model
+
+    models = [Model(name) for name in _names(only)]
+    building = _building()
+    for model in models:
+        chat = folder / Model.CHAT.value
+        _print(building.measure(building.RECIPES[model], folder / model.value, chat=chat, samples=samples))
 
 
 @app.command()
@@ -103,14 +114,21 @@ def show(
         )
 
 
-def import_torch() -> None:
-    """Import what the building needs, so that its absence is said before anything is done."""
-    import torch
-    import transformers
+def _building() -> ModuleType:
+    """The module that builds, with the libraries that it needs: their absence is said before anything is done."""
+    try:
+        import torch
+        import transformers
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(
+            f"{error.name} is not installed: pip install 'sentinel-loop[train]'"
+        ) from error
+    from trainer.tiny import building
 
     transformers.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     del torch
+    return building
 
 
 def _names(only: str | None) -> list[str]:

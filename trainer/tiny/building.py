@@ -106,7 +106,6 @@ def build(
     )
     _write(model, tokenizer, folder)
     evaluation = evaluate(recipe, folder, chat=chat, samples=samples)
-    (folder / EVALUATION).write_bytes(msgspec.json.format(msgspec.json.encode(evaluation)) + b"\n")
     manifest = Manifest(
         model=recipe.model,
         seed=recipe.seed,
@@ -120,10 +119,21 @@ def build(
         code_sha256=code,
         versions={name: importlib.metadata.version(name) for name in ("tokenizers", "torch", "transformers")},
         evaluation_sets=evaluation_set_digests(),
-        files={path.name: sha256_of(path) for path in sorted(folder.iterdir())},
+        files={},
     )
-    (folder / MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(manifest)) + b"\n")
-    verify(folder)
+    _finish(folder, evaluation, manifest)
+    return evaluation
+
+
+def measure(recipe: Recipe, folder: Path, *, chat: Path, samples: int = 150) -> Evaluation:
+    """Measure a finished model again and replace its figures: the guards, after the chat model was made anew.
+
+    Raises:
+        ConfigurationError: the folder's files are not those of its manifest.
+    """
+    manifest = verify(folder)
+    evaluation = evaluate(recipe, folder, chat=chat, samples=samples)
+    _finish(folder, evaluation, manifest)
     return evaluation
 
 
@@ -142,6 +152,15 @@ def evaluate(recipe: Recipe, folder: Path, *, chat: Path | None, samples: int) -
         asked = functools.partial(answering.answers, *answering.load(chat))
         measured = measure_guard(answer, asked, samples, EVALUATION_SEED, DEFAULT_INSTRUCTION)
     return Evaluation(recipe.model, EVALUATION_SEED, measured)
+
+
+def _finish(folder: Path, evaluation: Evaluation, manifest: Manifest) -> None:
+    (folder / EVALUATION).write_bytes(msgspec.json.format(msgspec.json.encode(evaluation)) + b"\n")
+    (folder / MANIFEST).unlink(missing_ok=True)
+    files = {path.name: sha256_of(path) for path in sorted(folder.iterdir())}
+    manifest = msgspec.structs.replace(manifest, files=files)
+    (folder / MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(manifest)) + b"\n")
+    verify(folder)
 
 
 def evaluation_set_digests() -> dict[str, str]:
@@ -172,3 +191,6 @@ def _write(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: 
     settings = msgspec.json.decode(config.read_bytes())
     settings["dtype"] = "float32"
     config.write_bytes(msgspec.json.format(msgspec.json.encode(settings)) + b"\n")
+    for path in folder.iterdir():
+        # safetensors writes for the owner only, and the server may run as somebody else.
+        path.chmod(0o644)
