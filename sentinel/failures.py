@@ -38,10 +38,16 @@ def without_password(text: str) -> str:
 
 
 def describe(error: BaseException, *, include_text: bool = False) -> str:
-    """Class of an exception, its codes, and its message where that holds no data.
+    """What happened, in one line: our own message, else class, codes, and the message where that holds no data.
 
     PostgreSQL quotes the failing row in DETAIL, and a parser quotes its input: such messages are left out.
     """
+    if isinstance(error, SentinelError) and str(error):
+        return without_password(str(error))
+    return _with_class(error, include_text=include_text)
+
+
+def _with_class(error: BaseException, *, include_text: bool) -> str:
     kind = f"{type(error).__module__}.{type(error).__qualname__}".removeprefix("builtins.")
     quiet = isinstance(error, _QUIET) or (
         type(error).__module__.startswith(_QUIET_MODULES) and getattr(error, "sqlstate", None) is None
@@ -57,7 +63,7 @@ def describe(error: BaseException, *, include_text: bool = False) -> str:
 
 def render(error: BaseException, *, include_text: bool = False, depth: int = 0) -> Iterator[str]:
     """Lines of a traceback: frames without source text, innermost last, then the cause before it."""
-    yield describe(error, include_text=include_text)
+    yield _with_class(error, include_text=include_text)
     for frame in traceback.extract_tb(error.__traceback__):
         yield f"  {frame.filename}:{frame.lineno} {frame.name}"
     if depth >= 10:

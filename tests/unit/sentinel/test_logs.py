@@ -193,9 +193,10 @@ def test_describe_keeps_codes_and_drops_what_quotes_data() -> None:
     wrapped = IntegrityError("INSERT", {"text": SECRET}, unique)
     assert SECRET not in "\n".join(render(wrapped))
     assert describe(InterfaceError("connection is closed")).endswith("InterfaceError: connection is closed")
-    assert (
-        describe(PoisonError("invalid_json", "byte 3")) == "sentinel.errors.PoisonError: invalid_json: byte 3"
-    )
+    assert describe(PoisonError("invalid_json", "byte 3")) == "invalid_json: byte 3"
+    assert describe(UnavailableError("no answer of postgresql://u:pw@h/d")).endswith("postgresql://u:***@h/d")
+    assert describe(UnavailableError()) == "sentinel.errors.UnavailableError"
+    assert next(render(UnavailableError("away"))) == "sentinel.errors.UnavailableError: away"
     assert describe(ConnectionRefusedError(111, "Connection refused")).startswith("ConnectionRefusedError: ")
     assert describe(KeyError(SECRET)) == "KeyError"
     assert describe(TimeoutError()) == "TimeoutError"
