@@ -59,6 +59,7 @@ def make_connect(engine: AsyncEngine) -> Connect:
 
     Raises UnavailableError on connecting; errors of statements are the caller's to classify.
     """
+    place = _place(engine)
 
     @asynccontextmanager
     async def connect() -> AsyncIterator[asyncpg.Connection[Any]]:
@@ -67,10 +68,19 @@ def make_connect(engine: AsyncEngine) -> Connect:
                 yield conn
         except DATABASE_ERRORS as error:
             if classify(error) == "unavailable":
-                raise UnavailableError(f"the database is away ({type(error).__name__})") from error
+                raise UnavailableError(
+                    f"the database at {place} is away ({type(error).__name__}): see 'sentinel doctor'"
+                ) from error
             raise
 
     return connect
+
+
+def _place(engine: AsyncEngine) -> str:
+    """Where the database is, without user and password."""
+    url = engine.url
+    host = url.host or url.query.get("host") or "localhost"
+    return f"{host if isinstance(host, str) else ','.join(host)}:{url.port or url.query.get('port') or 5432}"
 
 
 def make_policy(settings: Settings) -> Policy:
