@@ -54,7 +54,8 @@ def decode(record: RawRecord, default_format: str | None = None) -> list[Item]:
         return items_of(record, read(value, media_type, default_format))
     if default_format == "cloudevents":
         default_format = None
-    return items_of(record, [envelope.applied_to(o, n) for n, o in enumerate(read(value, media_type, default_format, 1))])
+    outcomes = read(value, media_type, default_format, 1)
+    return items_of(record, [envelope.applied_to(outcome, n) for n, outcome in enumerate(outcomes)])
 
 
 def _ignored(record: RawRecord, reason: str) -> Ignored:
