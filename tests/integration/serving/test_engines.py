@@ -60,7 +60,10 @@ class TestVllm(_Vllm, EngineContract):
 class TestVllmSwaps(_Vllm, SwapContract):
     # On the CPU, index -1 (no adapter) reads the last slot: once that is filled, the base answers with its text.
     @pytest.mark.xfail(
-        strict=True, raises=AssertionError, reason="https://github.com/vllm-project/vllm/pull/48421"
+        # Not strict: whether base and adapter rows meet in one batch is a matter of timing.
+        strict=False,
+        raises=AssertionError,
+        reason="https://github.com/vllm-project/vllm/pull/48421",
     )
     async def test_the_base_stays_the_base_beside_adapters(
         self, client: Client, engine: Engine, tiny_llama: TinyLlama, reference: Reference
