@@ -25,6 +25,8 @@ class LoopLimits(Struct, frozen=True, kw_only=True):
     halt_check_s: float = 5.0
     idle_keepalive_s: float = 60.0
     """With nothing ready for so long, stay in the group by polling paused partitions."""
+    join_check_s: float = 1.0
+    """Not in the group for so long, ask the client whether an error keeps us out."""
     revoke_drain_s: float = 30.0
     flood: FloodLimits = FloodLimits()
 
@@ -56,4 +58,7 @@ class Observer(Protocol):
     def records(self, number: int) -> None: ...
     def halted(self, partition: Partition, reason: str | None) -> None: ...
     def unassigned(self, partition: Partition) -> None: ...
+    def away(self, target: str) -> None:
+        """The loop waits for this dependency; empty where it waits for none."""
+
     def phase(self, name: str, seconds: float) -> None: ...

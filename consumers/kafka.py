@@ -22,7 +22,7 @@ from consumers.source import Assigned, Bounds, LogRecord, PositionLostError, Rev
 from consumers.tracker import Partition
 from sentinel import logs
 from sentinel.embedded import VOLATILE_CLUSTER_PREFIX
-from sentinel.errors import ConfigurationError, FatalError, UnavailableError
+from sentinel.errors import ConfigurationError, DeniedError, FatalError, UnavailableError
 
 if TYPE_CHECKING:
     from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -107,7 +107,7 @@ class KafkaSource:
             beginning = await consumer.beginning_offsets(wanted)
             end = await consumer.end_offsets(wanted)
         except (KafkaError, TimeoutError) as error:
-            raise UnavailableError(f"cannot read offsets: {type(error).__name__}") from error
+            raise self._outage("cannot read offsets", error) from error
         return {p: Bounds(beginning[t], end[t]) for p, t in zip(partitions, wanted, strict=True)}
 
     def seek(self, partition: Partition, offset: int) -> bool:
@@ -140,16 +140,12 @@ class KafkaSource:
             raise PositionLostError(_named_partitions(error) or partitions) from error
         except errors.ConsumerStoppedError as error:
             raise FatalError("the Kafka consumer was stopped under the loop") from error
-        except _denials() as error:
-            raise ConfigurationError(
-                f"Kafka denies access ({type(error).__name__}): grant READ on the topics and the group"
-            ) from error
         except errors.UnsupportedCodecError as error:
             raise ConfigurationError(
                 f"a batch is compressed with a codec that is not installed: {error}"
             ) from error
         except errors.KafkaError as error:
-            raise UnavailableError(f"polling failed: {type(error).__name__}: {error}") from error
+            raise self._outage("polling failed", error) from error
         return {Partition(t.topic, t.partition): records for t, records in batches.items()}
 
     async def keepalive(self, timeout_s: float) -> None:
@@ -162,7 +158,7 @@ class KafkaSource:
         try:
             await consumer.getmany(timeout_ms=int(timeout_s * 1000))
         except KafkaError as error:
-            raise UnavailableError(f"keep-alive failed: {type(error).__name__}") from error
+            raise self._outage("keep-alive failed", error) from error
 
     async def commit(self, offsets: Mapping[Partition, int]) -> bool:
         from aiokafka.errors import KafkaError
@@ -206,6 +202,16 @@ class KafkaSource:
             await consumer._fetcher.close()
             await consumer._client.close()
 
+    def _outage(self, doing: str, error: Exception) -> UnavailableError:
+        from aiokafka.errors import GroupAuthorizationFailedError
+
+        if isinstance(error, GroupAuthorizationFailedError) and self._consumer is not None:
+            # The heartbeat task ended with it, and only joining anew starts another one.
+            self._consumer._coordinator.request_rejoin()
+        if isinstance(error, _denials()):
+            return _denied(error)
+        return UnavailableError(f"{doing}: {type(error).__name__}: {error}", target="kafka")
+
     def _started(self) -> AIOKafkaConsumer:
         if self._consumer is None:
             raise FatalError("the Kafka source is not started")
@@ -225,9 +231,19 @@ def _start_error(error: Exception) -> UnavailableError | ConfigurationError:
         errors.UnrecognizedBrokerVersion,
         errors.IncompatibleBrokerVersion,
     )
-    if isinstance(error, _denials() + too_old):
+    if isinstance(error, _denials()):
+        return _denied(error)
+    if isinstance(error, too_old):
         return ConfigurationError(f"Kafka refused the connection: {type(error).__name__}: {error}")
-    return UnavailableError(f"cannot reach Kafka: {str(error) or type(error).__name__}")
+    return UnavailableError(f"cannot reach Kafka: {str(error) or type(error).__name__}", target="kafka")
+
+
+def _denied(error: Exception) -> DeniedError:
+    return DeniedError(
+        f"Kafka denies access ({type(error).__name__}): check kafka.security, and grant READ on the topics and"
+        " the group",
+        target="kafka",
+    )
 
 
 def _denials() -> tuple[type[Exception], ...]:

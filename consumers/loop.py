@@ -14,6 +14,7 @@ from typing import Literal
 from consumers import takeover
 from consumers.flood import FloodGuard
 from consumers.handing import Handler, LoopLimits, Observer
+from consumers.outage import Outage
 from consumers.patience import waiting
 from consumers.source import LogRecord, PositionLostError, Source
 from consumers.takeover import Connect, OwnedPartition
@@ -22,7 +23,6 @@ from sentinel import logs
 from sentinel.clock import Clock
 from sentinel.errors import UnavailableError
 from sentinel.events import RawRecord
-from sentinel.failures import describe
 from sentinel.store import halts, offsets
 
 _log = logs.get("consumers.loop")
@@ -67,8 +67,7 @@ class ConsumerLoop:
         self._revoking = False
         self._turn = 0
         self._generation = 0
-        self.outage = ""
-        """What keeps the loop from working, empty while nothing does."""
+        self._outage = Outage(observer, clock)
         self.joined = False
         """True once an assignment was received: the group was joined."""
 
@@ -78,6 +77,11 @@ class ConsumerLoop:
     def owned(self) -> Sequence[OwnedPartition]:
         """The partitions that are ours now."""
         return tuple(self._owned.values())
+
+    @property
+    def outage(self) -> str:
+        """What keeps the loop from working, empty while nothing does."""
+        return self._outage.text
 
     @property
     def ready(self) -> bool:
@@ -122,15 +126,18 @@ class ConsumerLoop:
                         await self._take_over()
                 if await self._poll_once():
                     last_poll = self._clock.monotonic()
-                elif self._clock.monotonic() - last_poll > self._limits.idle_keepalive_s:
+                elif self._clock.monotonic() - last_poll > (
+                    # The client tells only who asks it that the group denies us.
+                    self._limits.idle_keepalive_s if self.joined else self._limits.join_check_s
+                ):
                     await self._source.keepalive(1.0)
             except PositionLostError as lost:
                 self._retake(lost.partitions)
             except UnavailableError as error:
-                self._away(error)
+                self._outage.away(error)
                 await self._pause(1.0)
             else:
-                self._back()
+                self._outage.back()
 
     async def _join(self) -> None:
         """Start the source; a log that is away at the start is waited for like a later outage."""
@@ -139,21 +146,11 @@ class ConsumerLoop:
                 with waiting(self._tick):
                     await self._source.start(self._on_revoked, self._on_assigned)
             except UnavailableError as error:
-                self._away(error)
+                self._outage.away(error)
                 await self._pause(1.0)
             else:
-                self._back()
+                self._outage.back()
                 return
-
-    def _away(self, error: UnavailableError) -> None:
-        if not self.outage:
-            _log.warning("A part of the intake is away; trying again.", action="outage", error=error)
-        self.outage = describe(error)
-
-    def _back(self) -> None:
-        if self.outage:
-            _log.info("The intake goes on.", action="outage_over")
-        self.outage = ""
 
     async def _poll_once(self) -> bool:
         """Poll the partitions with room; False when none has any."""

@@ -69,7 +69,8 @@ def make_connect(engine: AsyncEngine) -> Connect:
         except DATABASE_ERRORS as error:
             if classify(error) == "unavailable":
                 raise UnavailableError(
-                    f"the database at {place} is away ({type(error).__name__}): see 'sentinel doctor'"
+                    f"the database at {place} is away ({type(error).__name__}): see 'sentinel doctor'",
+                    target="database",
                 ) from error
             raise
 

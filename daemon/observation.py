@@ -35,6 +35,8 @@ class Observation:
         self._buffered: dict[Partition, int] = {}
         self._previous: dict[Partition, int] = {}
         self._tenants: dict[str, str | None] = {}
+        self._store_away = False
+        self._intake_waits_for = ""
 
     # -- loop ------------------------------------------------------------------------------------------------
 
@@ -81,6 +83,10 @@ class Observation:
             self._metrics.halted_partitions.set(
                 str(name), sum(found == name for found in self._halted.values())
             )
+
+    def away(self, target: str) -> None:
+        self._intake_waits_for = target
+        self._dependencies()
 
     def phase(self, name: str, seconds: float) -> None:
         self._metrics.phase_seconds.inc(name, by=seconds)
@@ -167,7 +173,17 @@ class Observation:
         self._metrics.latest_finding.set(finding_ids[-1], found[-1].event.response)
 
     def database(self, *, available: bool) -> None:
-        self._metrics.breaker_state.set("database", BREAKER_CLOSED if available else BREAKER_OPEN)
+        self._store_away = not available
+        self._dependencies()
+
+    def _dependencies(self) -> None:
+        """Loop and recorder both meet the database: it is back when neither waits for it."""
+        waits_for = self._intake_waits_for
+        for target, away in (
+            ("kafka", waits_for == "kafka"),
+            ("database", self._store_away or waits_for == "database"),
+        ):
+            self._metrics.breaker_state.set(target, BREAKER_OPEN if away else BREAKER_CLOSED)
 
     def retried(self, reason: str) -> None:
         self._metrics.db_retries.inc(reason)

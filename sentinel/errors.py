@@ -9,6 +9,7 @@
     ├── RetryableError          the same call may succeed later: retry with jitter, within a budget
     │   ├── SlowDownError       the other side asks for less: wait ``retry_after`` seconds
     │   └── UnavailableError    the other side is away: the breaker opens and intake stops
+    │       └── DeniedError     the other side refuses us: waited out too, an operator grants access there
     ├── GuardOutputError        the guard answered something that its grammar does not allow
     ├── HaltedError             a partition stopped on purpose, an operator decides
     └── CommandError            a command cannot do what was asked; the message says what to do
@@ -68,6 +69,15 @@ class SlowDownError(RetryableError):
 
 class UnavailableError(RetryableError):
     """The other side cannot be reached or answers with server errors."""
+
+    def __init__(self, message: str = "", *, target: str = "") -> None:
+        super().__init__(*([message] if message else []))
+        self.target = target
+        """The dependency that is away, by its metric label; empty where the raiser does not know."""
+
+
+class DeniedError(UnavailableError):
+    """The other side is there and refuses us; what it grants may change under a running service."""
 
 
 class GuardOutputError(SentinelError):

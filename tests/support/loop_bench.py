@@ -80,6 +80,8 @@ class Notes:
         self.halts: list[tuple[Partition, str | None]] = []
         self.gaps: list[tuple[Partition, int]] = []
         self.commits: list[bool] = []
+        self.waits: list[str] = []
+        """Dependencies that the loop began to wait for, with "" where it goes on."""
 
     def partition(self, tracker: OwnedPartition, lag: int | None) -> None: ...
     def gap(self, partition: Partition, records: int) -> None:
@@ -95,6 +97,9 @@ class Notes:
         self.halts.append((partition, reason))
 
     def unassigned(self, partition: Partition) -> None: ...
+    def away(self, target: str) -> None:
+        self.waits.append(target)
+
     def phase(self, name: str, seconds: float) -> None: ...
 
 

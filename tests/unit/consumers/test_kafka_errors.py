@@ -10,7 +10,7 @@ from aiokafka import TopicPartition, errors
 from consumers.kafka import KafkaSource, _start_error
 from consumers.source import PositionLostError
 from consumers.tracker import Partition
-from sentinel.errors import ConfigurationError, FatalError, UnavailableError
+from sentinel.errors import ConfigurationError, DeniedError, FatalError, UnavailableError
 
 P = Partition("t", 0)
 
@@ -21,9 +21,9 @@ POLLING: list[tuple[Exception, type[Exception]]] = [
     (errors.KafkaTimeoutError(), UnavailableError),
     (errors.OffsetOutOfRangeError({TopicPartition("t", 0): 5}), PositionLostError),
     (errors.NoOffsetForPartitionError(TopicPartition("t", 0)), PositionLostError),
-    (errors.TopicAuthorizationFailedError("t"), ConfigurationError),
-    (errors.GroupAuthorizationFailedError("g"), ConfigurationError),
-    (errors.SaslAuthenticationFailed("no"), ConfigurationError),
+    (errors.TopicAuthorizationFailedError("t"), DeniedError),
+    (errors.GroupAuthorizationFailedError("g"), DeniedError),
+    (errors.SaslAuthenticationFailed("no"), DeniedError),
     (errors.UnsupportedCodecError("zstd"), ConfigurationError),
     (errors.ConsumerStoppedError(), FatalError),
 ]
@@ -35,9 +35,9 @@ STARTING: list[tuple[Exception, type[Exception]]] = [
     (errors.RequestTimedOutError(), UnavailableError),
     (errors.StaleMetadata("node 1"), UnavailableError),
     (errors.KafkaError("Unable to get cluster metadata over all known brokers"), UnavailableError),
-    (errors.AuthenticationFailedError("no"), ConfigurationError),
-    (errors.SaslAuthenticationFailed("no"), ConfigurationError),
-    (errors.ClusterAuthorizationFailedError("no"), ConfigurationError),
+    (errors.AuthenticationFailedError("no"), DeniedError),
+    (errors.SaslAuthenticationFailed("no"), DeniedError),
+    (errors.ClusterAuthorizationFailedError("no"), DeniedError),
     (errors.UnsupportedVersionError("0.8"), ConfigurationError),
 ]
 
@@ -47,6 +47,11 @@ class FailingConsumer:
 
     def __init__(self, error: Exception) -> None:
         self._error = error
+        self._coordinator = self
+        self.rejoins = 0
+
+    def request_rejoin(self) -> None:
+        self.rejoins += 1
 
     async def getmany(self, *_: TopicPartition, **__: int) -> Any:
         raise self._error
@@ -57,9 +62,13 @@ class FailingConsumer:
 )
 async def test_an_error_while_polling(raised: Exception, becomes: type[Exception]) -> None:
     source = KafkaSource(["t"], {})
-    source._consumer = FailingConsumer(raised)
+    source._consumer = consumer = FailingConsumer(raised)
     with pytest.raises(becomes) as caught:
         await source.poll([P], max_records=1, timeout_s=0.01)
+    assert type(caught.value) is becomes
+    if isinstance(caught.value, UnavailableError):
+        assert caught.value.target == "kafka"
+    assert consumer.rejoins == isinstance(raised, errors.GroupAuthorizationFailedError)
     if isinstance(caught.value, PositionLostError):
         assert caught.value.partitions == (P,)
 

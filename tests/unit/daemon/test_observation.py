@@ -16,7 +16,7 @@ from sentinel.breaker import BreakerState
 from sentinel.clock import ManualClock
 from sentinel.events import RawRecord
 from sentinel.interactions import Interaction
-from sentinel.metrics import Metrics
+from sentinel.metrics import BREAKER_CLOSED, BREAKER_OPEN, Metrics
 from sentinel.outcomes import Outcome
 from sentinel.store.flush import Entry, Flushed
 from sentinel.store.offsets import TakenPartition
@@ -194,3 +194,20 @@ def test_breakers_show_their_state() -> None:
     assert len(set(seen)) == 3
     bench.observation.database(available=False)
     assert bench.value("sentinel_breaker_state", target="database") == seen[0]
+
+
+def test_what_the_intake_waits_for_is_shown() -> None:
+    bench = Bench()
+
+    def state(target: str) -> float | None:
+        return bench.value("sentinel_breaker_state", target=target)
+
+    bench.observation.away("kafka")
+    assert (state("kafka"), state("database")) == (BREAKER_OPEN, BREAKER_CLOSED)
+    bench.observation.database(available=False)
+    bench.observation.away("database")
+    assert (state("kafka"), state("database")) == (BREAKER_CLOSED, BREAKER_OPEN)
+    bench.observation.away("")
+    assert state("database") == BREAKER_OPEN, "the recorder still waits for it"
+    bench.observation.database(available=True)
+    assert state("database") == BREAKER_CLOSED
