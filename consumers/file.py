@@ -38,11 +38,13 @@ class FileRecord(Struct, frozen=True, gc=False):
 class FileSource:
     """Reads lines in order. Empty lines are left out; they are holes of the log.
 
-    ``size`` and position are in bytes, offsets in lines.
+    ``size`` and position are in bytes, offsets in lines. Of a line longer than ``max_line_bytes`` the record holds
+    one byte more than that, enough to be refused for its length; the rest is passed over unread.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, max_line_bytes: int = 10 * 1024 * 1024) -> None:
         self._path = path
+        self._max_line_bytes = max_line_bytes
         self.partition = Partition("", 0)
         self._lines = 0
         self._file: BinaryIO | None = None
@@ -100,7 +102,7 @@ class FileSource:
         elif offset < self._offset:
             self._file.seek(0)
             self._offset = 0
-        while self._offset < offset and self._file.readline():
+        while self._offset < offset and _line(self._file, _CHUNK):
             self._offset += 1
         return True
 
@@ -118,13 +120,17 @@ class FileSource:
         # A topic's fetch is bounded in bytes as well: lines may be of any length.
         while len(records) < max_records and size < _POLL_BYTES and self._offset < self._lines:
             self._places[self._offset] = self._file.tell()
-            line = self._file.readline()
+            # Two bytes for the line's end: a line of just the allowed length is whole.
+            line = _line(self._file, self._max_line_bytes + 2)
             size += len(line)
             if not line:
                 raise CommandError(f"{self._path} became shorter while it was read: give the file again")
             text = line.strip(b"\r\n")
+            overlong = len(line) == self._max_line_bytes + 2 and not line.endswith(b"\n")
+            if overlong:
+                text = line[: self._max_line_bytes + 1]
             # The last line stays a record even when it is empty, so that the end of the file is passed.
-            if text.strip():
+            if overlong or text.strip():
                 records.append(FileRecord(self._offset, NO_TIMESTAMP, text))
             elif self._offset == self._lines - 1:
                 records.append(FileRecord(self._offset, NO_TIMESTAMP, None))
@@ -144,3 +150,11 @@ class FileSource:
         file, self._file = self._file, None
         if file is not None:
             file.close()
+
+
+def _line(file: BinaryIO, limit: int) -> bytes:
+    """The next line with its end, its first ``limit`` bytes at most; the file stands behind all of it."""
+    line = part = file.readline(limit)
+    while part and not part.endswith(b"\n"):
+        part = file.readline(_CHUNK)
+    return line

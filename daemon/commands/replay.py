@@ -67,7 +67,7 @@ async def _replay(settings: Settings, path: Path, record_format: str | None) -> 
     from sentinel.store.migrate import check_schema
     from sentinel.store.offsets import sums_of
 
-    source = FileSource(path)
+    source = FileSource(path, max_line_bytes=settings.consumer.max_record_bytes)
     await source.open()
     topic = source.partition.topic
     engine = create_engine(settings.database)

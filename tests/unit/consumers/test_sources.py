@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import AsyncIterator
 from hashlib import sha256
 from pathlib import Path
@@ -188,6 +189,55 @@ async def test_long_lines_come_in_small_portions(tmp_path: Path) -> None:
         assert len(records) <= 3
         read += [record.offset for record in records]
     assert read == list(range(9))
+    await source.stop()
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r\n"])
+@pytest.mark.parametrize(
+    ("length", "read"), [(9, 9), (10, 10), (11, 11), (12, 11), (13, 11), (5_000_000, 11)]
+)
+async def test_of_an_overlong_line_only_its_beginning_is_read(
+    tmp_path: Path, end: bytes, length: int, read: int
+) -> None:
+    path = tmp_path / "events.jsonl"
+    path.write_bytes(b"a" + end + b"x" * length + end + b"b" + end)
+    source = FileSource(path, max_line_bytes=10)
+    partition = await joined(source)
+    source.seek(partition, 0)
+    records = (await source.poll([partition], max_records=9, timeout_s=0.01))[partition]
+    assert [(r.offset, r.value) for r in records] == [(0, b"a"), (1, b"x" * read), (2, b"b")]
+    source.seek(partition, 2)
+    assert [r.value for r in (await source.poll([partition], max_records=9, timeout_s=0.01))[partition]] == [
+        b"b"
+    ]
+    await source.stop()
+
+
+async def test_an_overlong_line_that_begins_with_blanks_is_no_hole(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    path.write_bytes(b" " * 20 + b"{}\nb\n")
+    source = FileSource(path, max_line_bytes=10)
+    partition = await joined(source)
+    records = (await source.poll([partition], max_records=9, timeout_s=0.01))[partition]
+    assert [(r.offset, len(r.value or b"")) for r in records] == [(0, 11), (1, 1)]
+    await source.stop()
+
+
+async def test_an_overlong_line_is_not_held_in_memory(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    path.write_bytes(b"x" * 40_000_000 + b"\nb")
+    source = FileSource(path, max_line_bytes=1000)
+    partition = await joined(source)
+    tracemalloc.start()
+    try:
+        source.seek(partition, 1)
+        source.seek(partition, 0)
+        records = (await source.poll([partition], max_records=9, timeout_s=0.01))[partition]
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert [len(r.value or b"") for r in records] == [1001, 1]
+    assert peak < 10_000_000
     await source.stop()
 
 
