@@ -29,7 +29,7 @@ from sentinel.backoff import full_jitter
 from sentinel.clock import Clock
 from sentinel.errors import RetryableError
 from sentinel.findings import ClaimedFinding, RepromptResult, RepromptState
-from sentinel.metrics import Metrics
+from sentinel.metrics import BREAKER_CLOSED, BREAKER_OPEN, Metrics
 from sentinel.store import reprompts
 from sentinel.store.engine import DATABASE_ERRORS, classify
 
@@ -69,6 +69,11 @@ class _Pause:
     @property
     def over(self) -> bool:
         return self._clock.monotonic() >= self._until
+
+    @property
+    def away(self) -> bool:
+        """Failed, and not seen at work since."""
+        return self._failures > 0
 
     def failed(self, at_least: float | None = None) -> float:
         """Note a failure and return the pause in seconds."""
@@ -197,6 +202,7 @@ class Reprompter:
         if result is None:
             return  # the lease is another's, or the database is away: nothing may be stored
         self._pauses[finding.served_model].worked()
+        self._show_models()
         if result.verdicts:
             self._pauses["guard"].worked()
         await self._store(finding, result)
@@ -237,6 +243,7 @@ class Reprompter:
     async def _put_off(self, finding: ClaimedFinding, away: AwayError) -> None:
         if away.outage:
             delay = self._pauses[away.target].failed(away.retry_after)
+            self._show_models()
         else:
             delay = self._finding_pause(finding)
         _log.warning(
@@ -271,6 +278,10 @@ class Reprompter:
 
     def _finding_pause(self, finding: ClaimedFinding) -> float:
         return min(600.0, self._limits.finding_backoff * 2.0 ** min(finding.claims - 1, 16))
+
+    def _show_models(self) -> None:
+        away = any(self._pauses[name].away for name in self._generators.askable)
+        self._metrics.breaker_state.set("served_model", BREAKER_OPEN if away else BREAKER_CLOSED)
 
     def _pause(self) -> _Pause:
         return _Pause(self._clock, self._limits.first_backoff, self._limits.longest_backoff)

@@ -13,6 +13,7 @@ import pytest
 from sentinel.embedded.scripted_guard import ERROR_MARK, ScriptedGuard
 from sentinel.embedded.scripted_model import BROKEN_MARK, TEMPT_MARK, ScriptedModel
 from sentinel.findings import RepromptResult, RepromptState
+from sentinel.metrics import BREAKER_CLOSED, BREAKER_OPEN
 from sentinel.store import reprompts
 from tests.integration.reprompting.conftest import FAST, FINAL, Store, Workers, attempts_counted, running
 from tests.support.waiting import wait_until
@@ -133,15 +134,18 @@ async def test_a_model_outage_counts_against_no_finding(
     await model_server.stop()
     await store.record(*(f"{TEMPT_MARK} {n}" for n in range(6)))
     worker, metrics = workers.make(replicas=(url,))
+    state = ("sentinel_breaker_state", {"target": "served_model"})
     async with running(worker):
         await asyncio.sleep(1.0)
         assert await store.all_are("pending", "claimed")
         assert max(row["claims"] for row in await store.rows("SELECT claims FROM findings")) <= 1
+        await wait_until(lambda: metrics.registry.get_sample_value(*state) == BREAKER_OPEN)
         host, _, port = url.removeprefix("http://").rpartition(":")
         await model_server.start(host, int(port))
         await store.until(timeout=20)
     assert await store.states() == {"safe": 6}
     assert attempts_counted(metrics) == {"success": 6.0}
+    assert metrics.registry.get_sample_value(*state) == BREAKER_CLOSED
 
 
 async def test_a_guard_outage_counts_against_no_finding(
