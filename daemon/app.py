@@ -28,7 +28,6 @@ from daemon.assembly import (
     make_served,
     make_source,
 )
-from daemon.health import Health, HealthServer
 from daemon.observation import GuardObservation
 from daemon.outgoing import make_generators, make_relays, make_reprompter, spare_connections
 from daemon.supervisor import Supervisor
@@ -37,6 +36,7 @@ from sentinel.breaker import BreakerState
 from sentinel.clock import Clock, SystemClock
 from sentinel.errors import FatalError
 from sentinel.guards.base import Guard, load_grammar
+from sentinel.health import Health, HealthServer
 from sentinel.metrics import Metrics
 from sentinel.notify import Notifier
 from sentinel.settings import Settings, service_manager
@@ -115,7 +115,8 @@ class Service:
         self.health = HealthServer(
             settings.metrics.host,
             settings.metrics.port,
-            metrics=self.metrics,
+            setting="metrics.port, or daemon.instance for a further daemon on this host",
+            exposition=self.metrics.exposition,
             live=self._live,
             ready=self._ready,
         )

@@ -25,10 +25,10 @@ from producers.route.publish import Publisher
 from producers.route.replicas import Pool, Watch
 from producers.route.server import Handler
 from producers.route.spool import Spool
-from producers.route.status import StatusServer
 from sentinel import logs
 from sentinel.clock import Clock, SystemClock
 from sentinel.errors import ConfigurationError, FatalError
+from sentinel.health import Health, HealthServer
 from sentinel.notify import Notifier
 from sentinel.settings import Settings, service_manager
 from sentinel.store.engine import create_engine
@@ -56,8 +56,13 @@ class RouteService:
         )
         self.promotions = Promotions()
         self.publisher = self._make_publisher() if settings.route.publish else None
-        self.status = StatusServer(
-            settings.route.host, settings.route.metrics_port, metrics=self.metrics, look=self._look
+        self.status = HealthServer(
+            settings.route.host,
+            settings.route.metrics_port,
+            setting="route.metrics_port",
+            exposition=self._exposition,
+            live=lambda: Health(True, (), {}),
+            ready=self._ready,
         )
         self.started = asyncio.Event()
         self.stopping = asyncio.Event()
@@ -173,6 +178,14 @@ class RouteService:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
         _log.info("The route is closed.", action="stop")
+
+    def _ready(self) -> Health:
+        problems = self._look()
+        return Health(not problems, tuple(problems), {})
+
+    def _exposition(self, accept: str) -> tuple[bytes, str]:
+        self._look()
+        return self.metrics.exposition(accept)
 
     def _look(self) -> list[str]:
         """What is wrong now; refreshes the gauges that nobody else sets."""

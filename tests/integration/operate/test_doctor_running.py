@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry
 
 from daemon.doctor import running
 from daemon.doctor.report import Finding, Level
-from daemon.health import Health, HealthServer
+from sentinel.health import Health, HealthServer
 from sentinel.metrics import Metrics
 
 
@@ -21,7 +21,8 @@ async def daemon(ready: Health) -> AsyncIterator[int]:
     server = HealthServer(
         "127.0.0.1",
         0,
-        metrics=Metrics(CollectorRegistry()),
+        setting="metrics.port",
+        exposition=Metrics(CollectorRegistry()).exposition,
         live=lambda: Health(True, (), {}),
         ready=lambda: ready,
     )

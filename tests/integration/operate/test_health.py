@@ -13,8 +13,8 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
 from prometheus_client.parser import text_string_to_metric_families as prometheus
 
-from daemon.health import Health, HealthServer
 from sentinel.errors import ConfigurationError
+from sentinel.health import Health, HealthServer
 from sentinel.metrics import Metrics
 from sentinel.outcomes import Outcome
 
@@ -27,12 +27,21 @@ class Served:
     url: str = ""
 
 
+def _server(port: int, served: Served) -> HealthServer:
+    return HealthServer(
+        "127.0.0.1",
+        port,
+        setting="metrics.port",
+        exposition=served.metrics.exposition,
+        live=lambda: served.live,
+        ready=lambda: served.ready,
+    )
+
+
 @pytest.fixture
 async def served() -> AsyncIterator[Served]:
     made = Served()
-    server = HealthServer(
-        "127.0.0.1", 0, metrics=made.metrics, live=lambda: made.live, ready=lambda: made.ready
-    )
+    server = _server(0, made)
     await server.start()
     assert server.port != 0
     made.url = f"http://127.0.0.1:{server.port}"
@@ -96,9 +105,7 @@ async def test_unknown_paths_and_methods(served: Served, client: aiohttp.ClientS
 async def test_a_port_in_use_names_the_setting(served: Served) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        second = HealthServer(
-            "127.0.0.1", port, metrics=served.metrics, live=lambda: served.live, ready=lambda: served.ready
-        )
+        second = _server(port, served)
         with pytest.raises(ConfigurationError, match=r"metrics\.port"):
             await second.start()
 
@@ -106,9 +113,7 @@ async def test_a_port_in_use_names_the_setting(served: Served) -> None:
 async def test_an_idle_scraper_does_not_hold_up_the_stop(
     served: Served, client: aiohttp.ClientSession
 ) -> None:
-    server = HealthServer(
-        "127.0.0.1", 0, metrics=served.metrics, live=lambda: served.live, ready=lambda: served.ready
-    )
+    server = _server(0, served)
     await server.start()
     async with client.get(f"http://127.0.0.1:{server.port}/metrics") as answer:
         assert answer.status == 200

@@ -14,7 +14,6 @@ from aiohttp import web
 from msgspec import Struct
 
 from sentinel.errors import ConfigurationError
-from sentinel.metrics import Metrics
 
 
 class Health(Struct, frozen=True):
@@ -34,13 +33,16 @@ class HealthServer:
         host: str,
         port: int,
         *,
-        metrics: Metrics,
+        setting: str,
+        exposition: Callable[[str], tuple[bytes, str]],
         live: Callable[[], Health],
         ready: Callable[[], Health],
     ) -> None:
+        """``exposition`` gives body and content type for an Accept header; ``setting`` names the port's key."""
         self._host = host
         self._port = port
-        self._metrics = metrics
+        self._setting = setting
+        self._exposition = exposition
         self._live = live
         self._ready = ready
         self._runner: web.AppRunner | None = None
@@ -57,7 +59,7 @@ class HealthServer:
         app = web.Application()
         app.router.add_get("/healthz", self._healthz)
         app.router.add_get("/readyz", self._readyz)
-        app.router.add_get("/metrics", self._exposition)
+        app.router.add_get("/metrics", self._metrics)
         self._runner = web.AppRunner(app, access_log=None)
         await self._runner.setup()
         try:
@@ -65,8 +67,7 @@ class HealthServer:
         except OSError as error:
             await self.stop()
             raise ConfigurationError(
-                f"cannot listen on {self._host}:{self._port} ({error.strerror}):"
-                " set metrics.port, or daemon.instance for a further daemon on this host"
+                f"cannot listen on {self._host}:{self._port} ({error.strerror}): set {self._setting}"
             ) from error
 
     async def stop(self) -> None:
@@ -81,8 +82,8 @@ class HealthServer:
     async def _readyz(self, _: web.Request) -> web.Response:
         return _answer(self._ready())
 
-    async def _exposition(self, request: web.Request) -> web.Response:
-        body, content_type = self._metrics.exposition(request.headers.get("Accept", ""))
+    async def _metrics(self, request: web.Request) -> web.Response:
+        body, content_type = self._exposition(request.headers.get("Accept", ""))
         return web.Response(body=body, headers={"Content-Type": content_type})
 
 
