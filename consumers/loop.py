@@ -373,7 +373,9 @@ class ConsumerLoop:
             if tracker.next_offset > self._group_committed.get(partition, -1):
                 moved[partition] = tracker.next_offset
         if moved:
+            began = self._clock.monotonic()
             ok = await self._source.commit(moved)
+            self._observer.phase("commit", self._clock.monotonic() - began)
             self._observer.committed(len(moved), ok=ok)
             if ok:
                 self._group_committed.update(moved)

@@ -102,6 +102,7 @@ class Observation:
     def flushed(self, result: Flushed, entries: Sequence[Entry], seconds: float, now: dt.datetime) -> None:
         metrics = self._metrics
         metrics.db_write.observe(seconds)
+        metrics.phase_seconds.inc("record", by=seconds)
         metrics.db_batch_rows.observe(len(entries))
         for (outcome, reason), n in Counter(result.outcomes).items():
             metrics.events.inc(outcome.value, reason, by=n)

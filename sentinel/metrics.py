@@ -60,13 +60,12 @@ ROWS_BUCKETS: Final = (1.0, 10.0, 50.0, 100.0, 250.0, 500.0, 1000.0, 2500.0)
 
 DEPENDENCIES: Final = ("guard", "database", "kafka", "served_model")
 HALT_REASONS: Final = ("flood", "foreign")
-PHASES: Final = ("poll", "decode", "score", "record", "commit", "wait")
+PHASES: Final = ("poll", "decode", "record", "commit", "wait")
 GUARD_ENDPOINTS: Final = ("batch", "completions", "single")
 CALL_OUTCOMES: Final = ("ok", "timeout", "throttled", "error", "refused")
 WRITE_RETRIES: Final = (
     "serialization",
     "deadlock",
-    "unknown_commit",
     "missing_partition",
     "bisect",
     "connection",
@@ -176,7 +175,11 @@ class Metrics:
             "sentinel_rebalance_drain_seconds", "Time to drain before partitions went.", DRAIN_BUCKETS
         )
         self.phase_seconds = ClosedCounter(
-            r, "sentinel_loop_phase_seconds", "Time of the loop by what it did.", ("phase",), every(PHASES)
+            r,
+            "sentinel_loop_phase_seconds",
+            "Time by what loop and recorder did; they work side by side.",
+            ("phase",),
+            every(PHASES),
         )
         self.loop_lag = self._histogram(
             "sentinel_loop_lag_seconds", "How late the event loop ran a timer.", LAG_BUCKETS

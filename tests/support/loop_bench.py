@@ -80,6 +80,7 @@ class Notes:
         self.halts: list[tuple[Partition, str | None]] = []
         self.gaps: list[tuple[Partition, int]] = []
         self.commits: list[bool] = []
+        self.phases: set[str] = set()
         self.waits: list[str] = []
         """Dependencies that the loop began to wait for, with "" where it goes on."""
 
@@ -100,7 +101,9 @@ class Notes:
     def away(self, target: str) -> None:
         self.waits.append(target)
 
-    def phase(self, name: str, seconds: float) -> None: ...
+    def phase(self, name: str, seconds: float) -> None:
+        assert seconds >= 0
+        self.phases.add(name)
 
 
 class Bench:

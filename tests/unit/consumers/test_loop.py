@@ -20,6 +20,7 @@ async def test_all_records_are_handed_out_once_and_committed() -> None:
         await wait_until(lambda: bench.source.commits and bench.source.commits[-1].get(A) == 40)
     assert bench.hands.offsets(A) == list(range(40))
     assert bench.hands.offsets(B) == list(range(7))
+    assert bench.notes.phases >= {"poll", "decode", "commit"}
     assert bench.loop.ready
     moved = [c[A] for c in bench.source.commits if A in c]
     assert moved == sorted(set(moved)), "the group's offset goes forward only, and says nothing twice"

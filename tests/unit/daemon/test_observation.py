@@ -76,6 +76,7 @@ def test_outcomes_labels_and_findings_are_counted() -> None:
         collisions=1,
     )
     value = bench.value
+    assert value("sentinel_loop_phase_seconds_total", phase="record") == 0.01
     assert value("sentinel_events_total", outcome="stored", reason="") == 2
     assert value("sentinel_events_total", outcome="unscored", reason="guard_error") == 1
     assert value("sentinel_events_total", outcome="duplicate", reason="seen") == 1
