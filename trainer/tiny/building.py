@@ -47,7 +47,7 @@ class Recipe(Struct, frozen=True):
 
 
 RECIPES: Final = {
-    Model.CHAT: Recipe(Model.CHAT, 11, 1_200, Shape(), rows.chat),
+    Model.CHAT: Recipe(Model.CHAT, 11, 1_000, Shape(), rows.chat),
     Model.GUARD_A: Recipe(Model.GUARD_A, 23, 500, Shape(), rows.guard),
     Model.GUARD_B: Recipe(
         Model.GUARD_B,
