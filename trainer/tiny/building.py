@@ -131,6 +131,10 @@ def measure(recipe: Recipe, folder: Path, *, chat: Path, samples: int = 150) -> 
     Raises:
         ConfigurationError: the folder's files are not those of its manifest.
     """
+    import torch
+
+    # Threads that wait for each other on a busy machine take many times as long.
+    torch.set_num_threads(1)
     manifest = verify(folder)
     evaluation = evaluate(recipe, folder, chat=chat, samples=samples)
     _finish(folder, evaluation, manifest)
