@@ -149,6 +149,9 @@ class Silent:
     def unassigned(self, partition: Partition) -> None:
         """Ignore it."""
 
+    def away(self, target: str) -> None:
+        """Ignore it."""
+
     def phase(self, name: str, seconds: float) -> None:
         """Ignore it."""
 

@@ -1,18 +1,18 @@
 """The error tree: every failure is named by what must happen next.
 
-    SentinelError
-    ├── ConfigurationError      stop, exit 78 (EX_CONFIG): a restart cannot help
-    │   └── SchemaVersionError
-    ├── FatalError              stop, exit 1: the service manager restarts the process
-    │   └── FencedError         another owner took the partition: drop its rows, go on with the others
-    ├── PoisonError             this record or item can never succeed: dead letter with a reason
-    ├── RetryableError          the same call may succeed later: retry with jitter, within a budget
-    │   ├── SlowDownError       the other side asks for less: wait ``retry_after`` seconds
-    │   └── UnavailableError    the other side is away: the breaker opens and intake stops
-    │       └── DeniedError     the other side refuses us: waited out too, an operator grants access there
-    ├── GuardOutputError        the guard answered something that its grammar does not allow
-    ├── HaltedError             a partition stopped on purpose, an operator decides
-    └── CommandError            a command cannot do what was asked; the message says what to do
+SentinelError
+├── ConfigurationError      stop, exit 78 (EX_CONFIG): a restart cannot help
+│   └── SchemaVersionError
+├── FatalError              stop, exit 1: the service manager restarts the process
+│   └── FencedError         another owner took the partition: drop its rows, go on with the others
+├── PoisonError             this record or item can never succeed: dead letter with a reason
+├── RetryableError          the same call may succeed later: retry with jitter, within a budget
+│   ├── SlowDownError       the other side asks for less: wait ``retry_after`` seconds
+│   └── UnavailableError    the other side is away: the breaker opens and intake stops
+│       └── DeniedError     the other side refuses us: waited out too, an operator grants access there
+├── GuardOutputError        the guard answered something that its grammar does not allow
+├── HaltedError             a partition stopped on purpose, an operator decides
+└── CommandError            a command cannot do what was asked; the message says what to do
 """
 
 from __future__ import annotations

@@ -114,7 +114,9 @@ class Route(Section):
     replica_check_s: Seconds = Field(2.0, description="Time between two looks at each replica.")
     connect_timeout_s: Seconds = Field(5.0, description="Time for a connection to a replica.")
     total_timeout_s: Seconds = Field(600.0, description="Time for one answer, its stream included.")
-    max_body_bytes: Bytes = Field(33_554_432, description="Longest JSON body of a request; longer is refused.")
+    max_body_bytes: Bytes = Field(
+        33_554_432, description="Longest JSON body of a request; longer is refused."
+    )
     drain_s: Seconds = Field(60.0, description="On SIGTERM: time for answers under way to end.")
     publish: bool = Field(
         True, description="Whether prompts and answers go to the first of kafka.topics as events."

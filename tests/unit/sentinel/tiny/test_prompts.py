@@ -63,7 +63,7 @@ def test_reserved_objects_are_in_no_training_cell() -> None:
 
 @pytest.mark.parametrize("family", [None, *facts.FACTS])
 def test_templates_are_split_without_a_rest(family: str | None) -> None:
-    everything = wording.TEMPLATES
+    everything: tuple[str, ...] = wording.TEMPLATES
     if family is not None:
         everything = (*facts.TEMPLATES[family], *facts.MORE_TEMPLATES[family])
     assert len(set(everything)) == len(everything)
