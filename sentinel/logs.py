@@ -13,13 +13,15 @@ import logging
 import re
 import sys
 from collections.abc import Mapping, MutableMapping
-from typing import Any, Final, Protocol, TextIO, cast
+from typing import TYPE_CHECKING, Any, Final, Protocol, TextIO, cast
 
 import orjson
 import structlog
 
 from sentinel.failures import describe, render, without_password
-from sentinel.settings.service import Logging
+
+if TYPE_CHECKING:
+    from sentinel.settings.service import Logging
 
 OWN_LOGGERS: Final = ("sentinel", "consumers", "producers", "daemon", "trainer", "migrations")
 """Loggers that follow ``logging.level``; all others start at WARNING."""
