@@ -202,7 +202,7 @@ class EmbeddedStack:
                     "replicas": [self.model_url],
                 }
             },
-            "route": {"port": self.route_port, "publish": False},
+            "route": {"port": self.route_port, "metrics_port": 0, "publish": False},
             "metrics": {"port": 0},
         }
 
