@@ -22,6 +22,7 @@ from sentinel.store.partitions import (
 )
 from sentinel.store.tables import PARTITIONED
 from tests.integration.store.samples import DAY, add_event
+from tests.support.waiting import wait_until
 
 Conn: TypeAlias = "asyncpg.Connection[Any]"
 NEXT = DAY + dt.timedelta(days=1)
@@ -163,3 +164,12 @@ async def interrupt_detach(conn: Conn, other: Conn, table: str, day: dt.date) ->
         await other.fetchval(f"SELECT count(*) FROM {table}")
         with pytest.raises((asyncio.TimeoutError, TimeoutError)):
             await drop_partition(conn, Partition(table, day), timeout=1)
+        # The driver's cancel request travels on a connection of its own: while it is under way the end of this
+        # transaction would let the second half finish after all.
+        pid = conn.get_server_pid()
+
+        async def cancelled() -> bool:
+            active = "SELECT count(*) FROM pg_stat_activity WHERE pid = $1 AND state = 'active'"
+            return bool(await other.fetchval(active, pid) == 0)
+
+        await wait_until(cancelled, timeout=10)

@@ -1,10 +1,8 @@
 from __future__ import annotations
 
 import json
-import resource
 import subprocess
 import sys
-from collections.abc import Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
 
@@ -275,18 +273,3 @@ def test_every_registered_subcommand_of_ours_loads() -> None:
     assert "settings" in {entry.name for entry in ours}
     for entry in ours:
         assert callable(entry.load()), entry.name
-
-
-def cpu_seconds(arguments: Sequence[str]) -> float:
-    """Least CPU time of three runs: the wall clock of a busy machine says nothing about the program."""
-    best = 60.0
-    for _ in range(3):
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        python(*arguments)
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        best = min(best, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-    return best
-
-
-def test_the_help_page_takes_less_than_four_tenths_of_a_second() -> None:
-    assert 0.0 < cpu_seconds(["-m", "daemon.cli", "--help"]) < 0.4
