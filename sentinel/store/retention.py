@@ -89,6 +89,8 @@ async def _drop_old(conn: asyncpg.Connection[Any], tables: tuple[str, ...], firs
     for table in tables:
         # A day whose DETACH was interrupted is invisible to queries already: it is finished whatever its age.
         old = [part for part in await partitions(conn, table) if part.day < first_kept or part.detaching]
+        # PostgreSQL detaches no other partition of a table while one is half detached.
+        old.sort(key=lambda part: not part.detaching)
         old += [part for part in await left_behind(conn, table) if part.day < first_kept]
         for part in old:
             await drop_partition(conn, part, timeout=STEP_TIMEOUT_S)

@@ -169,6 +169,8 @@ async def interrupt_detach(conn: Conn, other: Conn, table: str, day: dt.date) ->
         pid = conn.get_server_pid()
 
         async def cancelled() -> bool:
+            # Inside a transaction the first look would be shown again and again.
+            await other.execute("SELECT pg_stat_clear_snapshot()")
             active = "SELECT count(*) FROM pg_stat_activity WHERE pid = $1 AND state = 'active'"
             return bool(await other.fetchval(active, pid) == 0)
 
