@@ -6,12 +6,14 @@ used where that is not set. Needs Java 17.
 
 from __future__ import annotations
 
+import base64
 import os
 import shutil
 import signal
 import socket
 import subprocess
 import time
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
@@ -245,10 +247,14 @@ def await_coordinator(bootstrap: str, timeout: float) -> None:
 
 
 def _cluster_uuid() -> str:
-    import base64
-    import uuid
+    """A random cluster id as Kafka writes it: 16 bytes in URL-safe base64, without a leading dash.
 
-    return base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+    StorageTool would take an id with one for an option.
+    """
+    while True:
+        made = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        if not made.startswith("-"):
+            return made
 
 
 __all__ = ["KafkaClient", "KafkaServer", "await_coordinator", "free_port", "kafka_home", "why_no_kafka"]
