@@ -14,6 +14,7 @@ from typing import Final
 from uuid import UUID
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -45,6 +46,29 @@ class _Closed:
 def every(*sets: Iterable[str]) -> list[tuple[str, ...]]:
     """All combinations of the sets, each set with ``other``."""
     return list(product(*(sorted({*values, OTHER}) for values in sets)))
+
+
+class Exposed:
+    """A closed list of metrics on one registry: what it may be asked by, and how it is scraped."""
+
+    registry: CollectorRegistry
+
+    def names(self) -> frozenset[str]:
+        """Every name that an expression may use, sample suffixes included."""
+        found: set[str] = set()
+        for family in self.registry.collect():
+            if family.type == "counter":
+                found.add(f"{family.name}_total")
+            elif family.type == "histogram":
+                found.update(f"{family.name}_{part}" for part in ("bucket", "count", "sum"))
+            else:
+                found.add(family.name)
+        return frozenset(found)
+
+    def exposition(self, accept: str = "") -> tuple[bytes, str]:
+        """The scrape's body and content type, in the format that the Accept header asks for."""
+        encode, content_type = choose_encoder(accept)
+        return encode(self.registry), content_type
 
 
 class ClosedCounter:

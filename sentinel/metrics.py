@@ -17,13 +17,13 @@ from prometheus_client import (
     ProcessCollector,
     disable_created_metrics,
 )
-from prometheus_client.exposition import choose_encoder
 
 from sentinel.instruments import (
     BulkHistogram,
     ClosedCounter,
     ClosedGauge,
     ClosedHistogram,
+    Exposed,
     LatestFinding,
     PartitionGauge,
     every,
@@ -73,7 +73,7 @@ WRITE_RETRIES: Final = (
 OUTPUTS: Final = ("findings", "dead_letters", "promotions")
 
 
-class Metrics:
+class Metrics(Exposed):
     """All metrics of one process, on the registry that is passed in."""
 
     def __init__(self, registry: CollectorRegistry, *, categories: Iterable[str] = ()) -> None:
@@ -272,20 +272,3 @@ class Metrics:
         """Say what runs here; replaces what was said before."""
         self._build.clear()
         self._build.labels(version, policy, guard).set(1)
-
-    def names(self) -> frozenset[str]:
-        """Every name that an expression may use, sample suffixes included."""
-        found: set[str] = set()
-        for family in self.registry.collect():
-            if family.type == "counter":
-                found.add(f"{family.name}_total")
-            elif family.type == "histogram":
-                found.update(f"{family.name}_{part}" for part in ("bucket", "count", "sum"))
-            else:
-                found.add(family.name)
-        return frozenset(found)
-
-    def exposition(self, accept: str = "") -> tuple[bytes, str]:
-        """The scrape's body and content type, in the format that the Accept header asks for."""
-        encode, content_type = choose_encoder(accept)
-        return encode(self.registry), content_type

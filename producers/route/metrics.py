@@ -6,9 +6,8 @@ from collections.abc import Iterable
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector, disable_created_metrics
-from prometheus_client.exposition import choose_encoder
 
-from sentinel.instruments import ClosedCounter, ClosedGauge, ClosedHistogram, every
+from sentinel.instruments import ClosedCounter, ClosedGauge, ClosedHistogram, Exposed, every
 
 OUTCOMES: Final = (
     "ok", "client_error", "server_error", "unavailable", "adapter_missing", "unknown_model", "too_large", "refused",
@@ -23,7 +22,7 @@ EVENT_OUTCOMES: Final = (
 _BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
 
 
-class RouteMetrics:
+class RouteMetrics(Exposed):
     """All metrics of one route process, on the registry that is passed in."""
 
     def __init__(
@@ -97,20 +96,3 @@ class RouteMetrics:
         self.publish_failures: Counter = Counter(
             "sentinel_route_publish_failures", "Times that Kafka took nothing.", registry=registry
         )
-
-    def names(self) -> frozenset[str]:
-        """Every name that an expression may use, sample suffixes included."""
-        found: set[str] = set()
-        for family in self.registry.collect():
-            if family.type == "counter":
-                found.add(f"{family.name}_total")
-            elif family.type == "histogram":
-                found.update(f"{family.name}_{part}" for part in ("bucket", "count", "sum"))
-            else:
-                found.add(family.name)
-        return frozenset(found)
-
-    def exposition(self, accept: str = "") -> tuple[bytes, str]:
-        """The scrape's body and content type, in the format that the Accept header asks for."""
-        encode, content_type = choose_encoder(accept)
-        return encode(self.registry), content_type
