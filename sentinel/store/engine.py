@@ -124,8 +124,8 @@ def classify(error: BaseException) -> ErrorClass:
     - ``unavailable``: the database is away; the breaker opens
     - ``fatal``: a mistake of ours or of the schema; stop
 
-    A connection lost during COMMIT is ``unavailable`` here, and a retry for whoever knows that it was
-    committing: see `commit_is_unknown`.
+    A connection lost during COMMIT is ``unavailable`` too: the writer repeats the same statements, and each
+    repeated item finds its own origin.
     """
     error = _inner(error)
     if isinstance(error, (RetryableError, asyncpg.InternalClientError)):
@@ -152,20 +152,6 @@ def _classify_state(state: str, constraint: str | None) -> ErrorClass:
     if state[:2] in ("22", "23"):
         return "poison"
     return "fatal"
-
-
-def commit_is_unknown(error: BaseException) -> bool:
-    """Whether ``error``, raised by COMMIT, leaves it open if the transaction was committed.
-
-    The writer then repeats the same statements, and each repeated item finds its own origin.
-    """
-    error = _inner(error)
-    state = getattr(error, "sqlstate", None)
-    if isinstance(state, str):
-        return state.startswith("08") or state in ("57P01", "57P02")
-    return isinstance(error, (OSError, TimeoutError, EOFError)) or (
-        isinstance(error, asyncpg.InterfaceError) and _is_lost(error)
-    )
 
 
 def _inner(error: BaseException) -> BaseException:

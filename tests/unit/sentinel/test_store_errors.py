@@ -11,7 +11,7 @@ from sqlalchemy.pool import AsyncAdaptedQueuePool
 
 from sentinel.errors import ConfigurationError
 from sentinel.settings import Database
-from sentinel.store.engine import ErrorClass, classify, commit_is_unknown, create_engine, driver_url
+from sentinel.store.engine import ErrorClass, classify, create_engine, driver_url
 
 
 def _with_constraint(name: str | None) -> asyncpg.CheckViolationError:
@@ -79,25 +79,6 @@ def test_each_error_means_one_thing(error: BaseException, meaning: ErrorClass) -
 )
 def test_sqlalchemy_wrappers_are_opened(error: BaseException, meaning: ErrorClass) -> None:
     assert classify(DBAPIError("INSERT", None, error)) == meaning
-
-
-@pytest.mark.parametrize(
-    ("error", "unknown"),
-    [
-        (asyncpg.ConnectionDoesNotExistError(), True),
-        (asyncpg.AdminShutdownError(), True),
-        (asyncpg.CrashShutdownError(), True),
-        (ConnectionResetError(), True),
-        (TimeoutError(), True),
-        (asyncpg.InterfaceError("the underlying connection is closed"), True),
-        (asyncpg.SerializationError(), False),
-        (asyncpg.UniqueViolationError(), False),
-        (asyncpg.ReadOnlySQLTransactionError(), False),
-        (ValueError(), False),
-    ],
-)
-def test_which_commits_may_have_been_done(error: BaseException, unknown: bool) -> None:
-    assert commit_is_unknown(error) is unknown
 
 
 def test_urls() -> None:
