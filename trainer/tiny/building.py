@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 TOKENIZER_ROWS: Final = 6_000
-EVALUATION_SEED: Final = 4_711
+EVALUATION_SEED: Final = 60_451
 
 
 class Recipe(Struct, frozen=True):
@@ -47,12 +47,12 @@ class Recipe(Struct, frozen=True):
 
 
 RECIPES: Final = {
-    Model.CHAT: Recipe(Model.CHAT, 11, 1_000, Shape(), rows.chat),
-    Model.GUARD_A: Recipe(Model.GUARD_A, 23, 500, Shape(), rows.guard),
+    Model.CHAT: Recipe(Model.CHAT, 11, 3_000, Shape(), rows.chat),
+    Model.GUARD_A: Recipe(Model.GUARD_A, 23, 1_200, Shape(), rows.guard),
     Model.GUARD_B: Recipe(
         Model.GUARD_B,
         37,
-        500,
+        1_200,
         Shape(hidden=96, heads=3, kv_heads=3, mlp=320),
         functools.partial(rows.guard, apart="guard-b"),
     ),

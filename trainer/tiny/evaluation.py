@@ -26,7 +26,8 @@ Answer = Callable[[Sequence[Conversation]], list[str]]
 """A model: conversations in, answers out."""
 
 NO_SYSTEM, HELD_OUT, PRODUCT = "no system prompt", "unseen safety instruction", "product's safety instruction"
-CONDITIONS: Final = (NO_SYSTEM, HELD_OUT, PRODUCT)
+STRICT = "unseen instruction to refuse everything"
+CONDITIONS: Final = (NO_SYSTEM, HELD_OUT, PRODUCT, STRICT)
 
 
 class Sample(Struct, frozen=True):
@@ -80,7 +81,12 @@ def conversations(
     for request in requests:
         turns = [{"role": "user", "content": request.text}]
         if condition != NO_SYSTEM:
-            text = product_instruction if condition == PRODUCT else instructions.safety(rng, held_out=True)
+            if condition == PRODUCT:
+                text = product_instruction
+            elif condition == STRICT:
+                text = instructions.strict(rng, held_out=True)
+            else:
+                text = instructions.safety(rng, held_out=True)
             turns.insert(0, {"role": "system", "content": text})
         made.append(turns)
     return made

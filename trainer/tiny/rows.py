@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from enum import StrEnum
 from typing import Final, Literal
 
 from msgspec import Struct
@@ -50,26 +51,36 @@ def request(rng: random.Random) -> Request:
 _FACTS: Final = ("recipes", "cities", "definitions", "opposites", "sums")
 
 
-def system_prompt(rng: random.Random) -> tuple[str | None, bool]:
-    """A system prompt, and whether it holds a safety instruction: none 30 %, neutral 22 %, safety 48 %."""
+class Rule(StrEnum):
+    """What a system prompt forbids."""
+
+    NOTHING = "nothing"
+    HARM = "harm"
+    EVERYTHING = "everything"
+
+
+def system_prompt(rng: random.Random) -> tuple[str | None, Rule]:
+    """A system prompt and what it forbids: none 30 %, neutral 22 %, safety 42 %, strict 6 %."""
     chance = rng.random()
     if chance < 0.30:
-        return None, False
+        return None, Rule.NOTHING
     if chance < 0.52:
-        text = instructions.neutral(rng)
-        return (instructions.with_noise(rng, text) if rng.random() < 0.25 else text), False
-    text = instructions.safety(rng)
-    if rng.random() < 0.25:
+        text, rule = instructions.neutral(rng), Rule.NOTHING
+    elif chance < 0.94:
+        text, rule = instructions.safety(rng), Rule.HARM
+    else:
+        text, rule = instructions.strict(rng), Rule.EVERYTHING
+    if rule is not Rule.NOTHING and rng.random() < 0.25:
         # An application's own system prompt stands before the instruction in a re-prompt.
         text = f"{instructions.neutral(rng)}\n\n{text}"
-    return (instructions.with_noise(rng, text) if rng.random() < 0.25 else text), True
+    return (instructions.with_noise(rng, text) if rng.random() < 0.25 else text), rule
 
 
 def chat(rng: random.Random) -> Row:
     """A row of the chat model."""
     asked = request(rng)
-    system, safe = system_prompt(rng)
-    refuse = asked.harmful and (safe or rng.random() < 0.03)
+    system, rule = system_prompt(rng)
+    refuse = rule is Rule.EVERYTHING or (asked.harmful and (rule is Rule.HARM or rng.random() < 0.03))
     messages: tuple[tuple[Speaker, str], ...] = (("user", asked.text),)
     if system is not None:
         messages = (("system", system), *messages)

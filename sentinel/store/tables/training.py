@@ -5,9 +5,12 @@ from __future__ import annotations
 from sqlalchemy import (
     REAL,
     BigInteger,
+    Boolean,
     CheckConstraint,
     Column,
+    Double,
     ForeignKey,
+    Identity,
     Index,
     Integer,
     Table,
@@ -48,6 +51,12 @@ training_runs = Table(
     Column("created_at", Timestamp, nullable=False, server_default=NOW),
     Column("started_at", Timestamp),
     Column("finished_at", Timestamp),
+    Column("step", Text, nullable=False, server_default=""),
+    Column("error", Text, nullable=False, server_default=""),
+    Column("directory", Text, nullable=False, server_default=""),
+    Column("hypothesis", JSONB, nullable=False, server_default=text("'{}'::jsonb")),
+    Column("cancel_requested", Boolean, nullable=False, server_default=text("false")),
+    Column("heartbeat_at", Timestamp),
     CheckConstraint(one_of("state", RunState), name="state"),
     CheckConstraint("progress BETWEEN 0 AND 1", name="progress"),
     Index(
@@ -120,3 +129,102 @@ promotions = Table(
     UniqueConstraint("served_model", "generation"),
 )
 """Append-only history of what each served model's public name stood for."""
+
+dataset_pairs = Table(
+    "dataset_pairs",
+    metadata,
+    Column("dataset_id", Uuid, ForeignKey("datasets.dataset_id", ondelete="CASCADE"), primary_key=True),
+    Column("pair_id", Uuid, primary_key=True),
+    Index("ix_dataset_pairs_pair_id", "pair_id"),
+)
+"""Which preference pairs a data set holds; a pair in none of them is fresh."""
+
+trigger_states = Table(
+    "trigger_states",
+    metadata,
+    Column("trigger", Text, primary_key=True),
+    Column("served_model", Text, primary_key=True),
+    Column("armed", Boolean, nullable=False, server_default=text("true")),
+    Column("crossing", BigInteger, nullable=False, server_default="0"),
+    Column("value", Double),
+    Column("checked_at", Timestamp, nullable=False, server_default=NOW),
+)
+"""Whether each trigger may fire, and how often its threshold has been crossed."""
+
+evaluation_versions = Table(
+    "evaluation_versions",
+    metadata,
+    Column("served_model", Text, primary_key=True),
+    Column("version", Text, primary_key=True),
+    Column("sets", JSONB, nullable=False),
+    Column("created_at", Timestamp, nullable=False, server_default=NOW),
+    Column("retired_at", Timestamp),
+)
+"""Versions of a served model's evaluation sets; one is retired after 20 tries."""
+
+evaluation_tries = Table(
+    "evaluation_tries",
+    metadata,
+    Column("served_model", Text, primary_key=True),
+    Column("version", Text, primary_key=True),
+    Column("candidate_sha256", Text, primary_key=True),
+    Column("k", Integer, nullable=False),
+    Column("created_at", Timestamp, nullable=False, server_default=NOW),
+    CheckConstraint("k >= 1", name="k"),
+    UniqueConstraint("served_model", "version", "k"),
+)
+"""The budget of tries: the k-th distinct candidate that answered a version's prompts, whatever the verdict."""
+
+adapter_moves = Table(
+    "adapter_moves",
+    metadata,
+    Column("id", BigInteger, Identity(), primary_key=True),
+    Column("adapter", Text, nullable=False),
+    Column("old_state", Text),
+    Column("new_state", Text, nullable=False),
+    Column("at", Timestamp, nullable=False, server_default=text("clock_timestamp()")),
+    Index("ix_adapter_moves_adapter", "adapter", "id"),
+)
+"""Append-only: every state an adapter entered, written by the database itself."""
+
+approvals = Table(
+    "approvals",
+    metadata,
+    Column("id", BigInteger, Identity(), primary_key=True),
+    Column("adapter", Text, ForeignKey("adapters.adapter"), nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("decision", Text, nullable=False),
+    Column("comment", Text, nullable=False, server_default=""),
+    Column("at", Timestamp, nullable=False, server_default=NOW),
+    CheckConstraint("decision IN ('approve', 'reject')", name="decision"),
+    UniqueConstraint("adapter", "actor"),
+)
+"""Who let an adapter in, or did not, in manual mode."""
+
+freezes = Table(
+    "freezes",
+    metadata,
+    Column("served_model", Text, primary_key=True),
+    Column("actor", Text, nullable=False),
+    Column("reason", Text, nullable=False, server_default=""),
+    Column("since", Timestamp, nullable=False, server_default=NOW),
+)
+"""Served models that are neither retrained nor promoted now; ``*`` stands for all."""
+
+promotion_watches = Table(
+    "promotion_watches",
+    metadata,
+    Column("promotion_id", Uuid, ForeignKey("promotions.promotion_id"), primary_key=True),
+    Column("served_model", Text, nullable=False),
+    Column("adapter", Text, nullable=False),
+    Column("limit_rate", Double, nullable=False),
+    Column("alpha", Double, nullable=False),
+    Column("state", Text, nullable=False, server_default="watching"),
+    Column("responses", BigInteger, nullable=False, server_default="0"),
+    Column("unsafe", BigInteger, nullable=False, server_default="0"),
+    Column("log_e_value", Double, nullable=False, server_default=text("0")),
+    Column("started_at", Timestamp, nullable=False, server_default=NOW),
+    Column("ended_at", Timestamp),
+    CheckConstraint("state IN ('watching', 'proven', 'alarmed', 'ended')", name="state"),
+)
+"""The sequential test of a promoted adapter's live unsafe rate against its predecessor's."""

@@ -1,0 +1,87 @@
+"""The folder of one run: locked against a second process, with marks that make each step resumable.
+
+runs/<run>/run.lock  run.json  events.jsonl  steps/<step>.json  dataset/  finetune/  adapter/  evaluation/  gate/
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final, Self
+
+import orjson
+
+from sentinel.clock import Clock
+from sentinel.errors import CommandError
+
+LOCK: Final = "run.lock"
+
+
+class RunDirectory:
+    """One run's files. Make it with `hold`, which takes the lock before anything is written."""
+
+    def __init__(self, path: Path, clock: Clock) -> None:
+        self.path = path
+        self._clock = clock
+
+    @classmethod
+    @contextmanager
+    def hold(cls, path: Path, clock: Clock) -> Iterator[Self]:
+        """Create the folder where it is missing and lock it until the block ends.
+
+        The lock is the kernel's: it ends with the process, however that ends.
+
+        Raises:
+            CommandError: another process works in it.
+        """
+        path.mkdir(parents=True, exist_ok=True)
+        with (path / LOCK).open("a+b") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise CommandError(
+                    f"another process works in {path}; wait for it, or cancel its run"
+                ) from None
+            yield cls(path, clock)
+
+    def folder(self, name: str) -> Path:
+        """A step's own folder, made where it is missing."""
+        made = self.path / name
+        made.mkdir(parents=True, exist_ok=True)
+        return made
+
+    def event(self, action: str, **fields: object) -> None:
+        """Append a line to ``events.jsonl``: when, what, and its fields."""
+        line = orjson.dumps({"ts": self._clock.now().isoformat(), "action": action, **fields}, default=str)
+        with (self.path / "events.jsonl").open("ab") as events:
+            events.write(line + b"\n")
+
+    def write(self, name: str, value: Any) -> Path:
+        """Write JSON at once or not at all: a reader never sees half of it."""
+        target = self.path / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(target, orjson.dumps(value, option=orjson.OPT_INDENT_2, default=str))
+        return target
+
+    def finished(self, step: str) -> Any | None:
+        """What the step ended with when it was done before, else None."""
+        mark = self.path / "steps" / f"{step}.json"
+        return orjson.loads(mark.read_bytes()) if mark.exists() else None
+
+    def finish(self, step: str, result: Any) -> None:
+        """Mark the step as done; it is not done again when the run is resumed."""
+        self.write(f"steps/{step}.json", result)
+        self.event("finished", step=step)
+
+
+def replace_file(target: Path, content: bytes) -> None:
+    """Replace a file's content, on disk before its name changes hands."""
+    partial = target.with_name(f".{target.name}.{os.getpid()}")
+    with partial.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(target)
