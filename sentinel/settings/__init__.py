@@ -1,5 +1,6 @@
 """Settings: one frozen object, made once by `load` and handed down as an argument."""
 
+from sentinel.settings.evaluation import Evaluation, EvaluationSource, Judge
 from sentinel.settings.load import DEFAULT_FILE, Loaded, ServiceManager, load, service_manager
 from sentinel.settings.model import Guard, PolicySettings, Reprompt, ServedModel
 from sentinel.settings.root import Settings
@@ -24,8 +25,11 @@ __all__ = [
     "Consumer",
     "Daemon",
     "Database",
+    "Evaluation",
+    "EvaluationSource",
     "Findings",
     "Guard",
+    "Judge",
     "Kafka",
     "KafkaSecurity",
     "Loaded",

@@ -64,6 +64,8 @@ def shown(value: Any) -> Any:
         return masked_address(value) if "://" in value else value
     if isinstance(value, Path):
         return str(value)
+    if isinstance(value, BaseModel):
+        return {name: shown(item) for name, item in value if item is not None}
     if isinstance(value, tuple):
         return [shown(item) for item in value]
     if isinstance(value, Mapping):
