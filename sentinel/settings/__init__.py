@@ -1,5 +1,6 @@
 """Settings: one frozen object, made once by `load` and handed down as an argument."""
 
+from sentinel.settings.dataset import BenignSource, Dataset, Mix, Publication
 from sentinel.settings.evaluation import Evaluation, EvaluationSource, Judge
 from sentinel.settings.load import DEFAULT_FILE, Loaded, ServiceManager, load, service_manager
 from sentinel.settings.model import Guard, PolicySettings, Reprompt, ServedModel
@@ -22,9 +23,11 @@ __all__ = [
     "DEFAULT_FILE",
     "Adapters",
     "Api",
+    "BenignSource",
     "Consumer",
     "Daemon",
     "Database",
+    "Dataset",
     "Evaluation",
     "EvaluationSource",
     "Findings",
@@ -35,8 +38,10 @@ __all__ = [
     "Loaded",
     "Logging",
     "MetricsServer",
+    "Mix",
     "PolicySettings",
     "PromotionSettings",
+    "Publication",
     "Reprompt",
     "Retention",
     "Route",

@@ -14,6 +14,7 @@ from pydantic import BaseModel, Field, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from sentinel.settings.dataset import Dataset
 from sentinel.settings.evaluation import Evaluation
 from sentinel.settings.model import Guard, PolicySettings, Reprompt, ServedModel
 from sentinel.settings.service import (
@@ -60,6 +61,7 @@ class Settings(BaseSettings):
     logging: Logging = Field(default_factory=Logging, description="Log lines on stderr.")
     runs_dir: Path = Field(Path("runs"), description="Folder of runs and reports.")
     adapters: Adapters = Field(default_factory=Adapters, description="Where adapters are kept.")
+    dataset: Dataset = Field(default_factory=Dataset, description="How data sets of pairs are made.")
     evaluation: Evaluation = Field(
         default_factory=Evaluation, description="How candidates are measured before the gate."
     )
