@@ -92,4 +92,7 @@ class ServedModel(Section):
     event_models: Strings = Field((), description="Patterns of model names in events that belong to it.")
     replicas: HttpUrls = Field((), description="One address for each API-server process, never a balancer.")
     admin_token: SecretStr | None = Field(None, description="Bearer token of the replicas.")
+    remote_prefix: str | None = Field(
+        None, description="Where the replicas see the folder adapters.store; none: under the same path."
+    )
     max_lora_rank: Count = Field(16, description="Largest adapter rank that the replicas accept.")

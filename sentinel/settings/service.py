@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, SecretStr, field_validator, model_validator
 
-from sentinel.settings.section import Bytes, Count, Days, Port, Seconds, Section, Topic
+from sentinel.settings.section import Bytes, Count, Days, Fraction, Port, Seconds, Section, Topic
 
 _PLAIN_SCHEMES = ("postgresql://", "postgres://")
 _SCHEME = "postgresql+asyncpg://"
@@ -147,17 +147,60 @@ class Logging(Section):
 class Adapters(Section):
     """Where adapters are kept, and how replicas get them."""
 
-    store: Path = Field(Path("runs/adapters"), description="Folder of adapters.")
-    delivery: Literal["shared_path", "resolver_dir", "hub"] = Field(
-        "shared_path", description="How a replica reads an adapter: shared path, resolver folder, or Hub."
+    store: Path = Field(
+        Path("runs/adapters"),
+        description="Folder of adapters in service; group-readable, the group is the folder's own (setgid).",
     )
+    delivery: Literal["shared_path", "resolver_dir", "hub"] = Field(
+        "shared_path",
+        description="How a replica reads an adapter: shared_path, the folder above (see remote_prefix).",
+    )
+
+    @field_validator("delivery")
+    @classmethod
+    def _built(cls, value: str) -> str:
+        # Accepted and not done would look like a replica that never finds its adapters.
+        if value != "shared_path":
+            raise ValueError(
+                f"{value} is not supported by this release: share the folder adapters.store with the replicas"
+                " (shared_path), and set served_models.*.remote_prefix where they see it under another path"
+            )
+        return value
 
 
 class PromotionSettings(Section):
-    """Who lets an adapter into service."""
+    """Who lets an adapter into service, how replicas prove it, and how it is watched afterwards."""
 
     mode: Literal["manual", "auto"] = Field(
         "manual", description="manual: a person approves; auto: the gate alone."
+    )
+    approvals: Annotated[int, Field(ge=1, le=10)] = Field(
+        1, description="Persons that must approve in manual mode."
+    )
+    probe_timeout_s: Seconds = Field(
+        60.0, description="Time for all replicas to load and prove an adapter; then the promotion fails."
+    )
+    reconcile_interval_s: Seconds = Field(10.0, description="Time between two looks at the replicas.")
+    probe_interval_s: Seconds = Field(60.0, description="Age at which a replica's proof is made again.")
+    unload_grace_s: Annotated[float, Field(ge=0)] = Field(
+        30.0, description="How long a retired adapter stays loaded, for requests on their way to it."
+    )
+    wrong_looks: Count = Field(
+        3,
+        description="Looks in a row at which every replica answers wrongly for the adapter: it is rolled back.",
+    )
+    follow_interval_s: Seconds = Field(
+        2.0, description="Time between two looks at what is in service, to say which adapter an event is from."
+    )
+    watch_interval_s: Seconds = Field(5.0, description="Time between two looks of the test after promotion.")
+    watch_alpha: Annotated[float, Field(gt=0, le=0.5)] = Field(
+        0.01, description="Probability at most that an adapter as good as its predecessor is rolled back."
+    )
+    watch_from: Count = Field(200, description="Responses of the adapter before the test may act.")
+    watch_responses: Count = Field(2000, description="Responses without alarm that count as proof.")
+    watch_hours: Annotated[float, Field(gt=0)] = Field(24.0, description="Hours without alarm that do too.")
+    watch_least_rate: Fraction = Field(
+        0.01, description="Unsafe rate that never alarms, however good the predecessor was."
     )
 
 
