@@ -4,7 +4,8 @@ SentinelError
 ├── ConfigurationError      stop, exit 78 (EX_CONFIG): a restart cannot help
 │   └── SchemaVersionError
 ├── FatalError              stop, exit 1: the service manager restarts the process
-│   └── FencedError         another owner took the partition: drop its rows, go on with the others
+│   ├── FencedError         another owner took the partition: drop its rows, go on with the others
+│   └── StaleAttemptError   another attempt of this run took over, or the run has ended: write nothing more
 ├── PoisonError             this record or item can never succeed: dead letter with a reason
 ├── RetryableError          the same call may succeed later: retry with jitter, within a budget
 │   ├── SlowDownError       the other side asks for less: wait ``retry_after`` seconds
@@ -39,6 +40,10 @@ class FatalError(SentinelError):
 
 class FencedError(FatalError):
     """The partition's epoch in the store is no longer ours."""
+
+
+class StaleAttemptError(FatalError):
+    """The run belongs to a later attempt, or has ended: this attempt must stop and write nothing more."""
 
 
 class PoisonError(SentinelError):
@@ -91,6 +96,10 @@ class HaltedError(SentinelError):
         super().__init__(f"{reason}: {detail}" if detail else reason)
         self.reason = reason
         self.detail = detail
+
+
+class TrainingError(SentinelError):
+    """Training broke down (a loss that is no number, every checkpoint past a limit); the message names the step."""
 
 
 class CommandError(SentinelError):

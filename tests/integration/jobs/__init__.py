@@ -1,0 +1,1 @@
+"""Runs, jobs, triggers and the worker over a real PostgreSQL."""
