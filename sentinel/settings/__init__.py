@@ -18,6 +18,7 @@ from sentinel.settings.service import (
     Route,
 )
 from sentinel.settings.stream import Consumer, Kafka, KafkaSecurity
+from sentinel.settings.training import Training, Triggers
 
 __all__ = [
     "DEFAULT_FILE",
@@ -48,6 +49,8 @@ __all__ = [
     "ServedModel",
     "ServiceManager",
     "Settings",
+    "Training",
+    "Triggers",
     "load",
     "service_manager",
 ]

@@ -30,6 +30,7 @@ from sentinel.settings.service import (
     Route,
 )
 from sentinel.settings.stream import Consumer, Kafka
+from sentinel.settings.training import Training, Triggers
 
 FIRST_INSTANCE_PORT = 8010
 """Metrics port of daemon n >= 1 is this plus n."""
@@ -59,6 +60,8 @@ class Settings(BaseSettings):
     api: Api = Field(default_factory=Api, description="The API and the console.")
     route: Route = Field(default_factory=Route, description="The OpenAI-compatible pass-through.")
     logging: Logging = Field(default_factory=Logging, description="Log lines on stderr.")
+    triggers: Triggers = Field(default_factory=Triggers, description="What starts a training run.")
+    training: Training = Field(default_factory=Training, description="How a training run is made.")
     runs_dir: Path = Field(Path("runs"), description="Folder of runs and reports.")
     adapters: Adapters = Field(default_factory=Adapters, description="Where adapters are kept.")
     dataset: Dataset = Field(default_factory=Dataset, description="How data sets of pairs are made.")

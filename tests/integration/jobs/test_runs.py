@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from typing import Any, TypeAlias
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import asyncpg
 import pytest
@@ -150,9 +150,18 @@ async def test_one_job_of_a_kind_and_served_model(conn: Conn) -> None:
 
 
 @pytest.mark.parametrize(
-    "raw", [None, b"", b"{}", b"[]", b'{"kind":"train"}', b'{"schema_version":2,"kind":"train","run_id":'
-            b'"00000000-0000-0000-0000-000000000000","served_model":"main"}'],
-)  # fmt: skip
+    "raw",
+    [
+        None,
+        b"",
+        b"{}",
+        b"[]",
+        b'{"kind":"train"}',
+        b'{"schema_version":2,"kind":"train","run_id":"%s","served_model":"main"}'
+        % bytes(str(UUID(int=0)), "ascii"),
+        b'{"kind":"other","run_id":"%s","served_model":"main"}' % bytes(str(UUID(int=0)), "ascii"),
+    ],
+)
 def test_a_payload_of_another_form_is_refused(raw: bytes | None) -> None:
     with pytest.raises(PoisonError, match="bad_payload"):
         jobs.decode(raw)
