@@ -14,8 +14,8 @@ from sentinel.errors import CommandError
 
 if TYPE_CHECKING:
     from producers.traffic.prompts import Prompt
+    from producers.traffic.publishing import Publisher
     from producers.traffic.simulator import Counts
-    from sentinel.settings import Settings
 
 
 def traffic(
@@ -32,11 +32,20 @@ def traffic(
     seed: Annotated[int, typer.Option(help="Of prompts and arrival times; event ids are always random.")] = 0,
     harmful: Annotated[float, typer.Option(min=0, max=1, help="Share of harmful built-in prompts.")] = 0.3,
     prompts: Annotated[
-        list[Path] | None,
-        typer.Option(metavar="FILE", help="JSONL, JSON or CSV instead of the built-in ones."),
+        list[str] | None,
+        typer.Option(
+            metavar="FILE|hub:OWNER/NAME",
+            help="JSONL, JSON, CSV, TSV, Parquet, or a set of the Hub, instead of the built-in ones.",
+        ),
     ] = None,
     max_in_flight: Annotated[int, typer.Option(min=1, help="Requests under way at most.")] = 64,
-    record_format: Annotated[str, typer.Option("--format", help="native, cloudevents or openai.")] = "native",
+    record_format: Annotated[
+        str, typer.Option("--format", help="Any that the daemon reads; a wrong one lists them.")
+    ] = "native",
+    compress: Annotated[bool, typer.Option("--gzip", help="Compress each record, as exporters do.")] = False,
+    per_record: Annotated[
+        int, typer.Option(min=1, help="Exchanges of one record, in formats that hold several.")
+    ] = 1,
     publish: Annotated[
         bool, typer.Option(help="--no-publish: the route publishes the events itself.")
     ] = True,
@@ -46,17 +55,25 @@ def traffic(
 ) -> None:
     """Send prompts at a rate and publish each exchange as an event.
 
-    Prompts come from the built-in families, or from files in the shapes of WildGuardMix, WildJailbreak, XSTest,
-    HarmBench and others: exact and near duplicates are removed and counted, the rest is shuffled by the seed.
+    Prompts come from the built-in families, or from files and Hub sets in the shapes of WildGuardMix,
+    WildJailbreak, XSTest, HarmBench and others: exact and near duplicates are removed and counted, the rest is
+    shuffled by the seed. hub:OWNER/NAME@REVISION:PATTERN chooses a revision and files.
 
     Examples: sentinel traffic --model-url http://127.0.0.1:8004 --duration 60
       ·  sentinel traffic --prompts xstest.csv --rate 5 --requests 450
+      ·  sentinel traffic --prompts hub:allenai/wildguardmix:test/* --format otlp-span --per-record 20
     """
     settings = settings_of(context)
-    from producers.traffic.events import FORMATS
+    from producers.traffic.formats import FORMATS
+    from producers.traffic.publishing import Publisher
 
     if record_format not in FORMATS:
         raise CommandError(f"--format {record_format!r} is unknown; one of {', '.join(FORMATS)}")
+    if per_record > 1 and not FORMATS[record_format].several:
+        several = ", ".join(name for name, held in FORMATS.items() if held.several)
+        raise CommandError(
+            f"--per-record: a record of --format {record_format} holds one; several: {several}"
+        )
     if rate <= 0:
         raise CommandError("--rate must be positive")
     served = next(iter(settings.served_models.values()), None)
@@ -67,7 +84,6 @@ def traffic(
     source = _source(prompts, seed, harmful)
     counts = asyncio.run(
         _run(
-            settings,
             source,
             url=url,
             model=name,
@@ -76,8 +92,13 @@ def traffic(
             requests=requests,
             seed=seed,
             max_in_flight=max_in_flight,
-            record_format=record_format if publish else None,
-            log=log,
+            publisher=Publisher(
+                settings.kafka,
+                FORMATS[record_format] if publish else None,
+                log,
+                per_record=per_record,
+                compress=compress,
+            ),
         )
     )
     typer.echo(
@@ -90,21 +111,20 @@ def traffic(
         )
 
 
-def _source(files: list[Path] | None, seed: int, harmful: float) -> Iterator[Prompt]:
+def _source(sources: list[str] | None, seed: int, harmful: float) -> Iterator[Prompt]:
     import random
 
     from producers.traffic.prompts import built_in, endless, load
 
     rng = random.Random(f"{seed} prompts")
-    if not files:
+    if not sources:
         return built_in(rng, harmful)
-    loaded = load(files, rng)
+    loaded = load(sources, rng)
     typer.echo(f"{len(loaded.prompts)} prompts; left out: {dict(loaded.left_out) or 'none'}", err=True)
     return endless(loaded.prompts, rng)
 
 
 async def _run(
-    settings: Settings,
     source: Iterator[Prompt],
     *,
     url: str,
@@ -114,21 +134,17 @@ async def _run(
     requests: int | None,
     seed: int,
     max_in_flight: int,
-    record_format: str | None,
-    log: Path | None,
+    publisher: Publisher,
 ) -> Counts:
     import random
-    from contextlib import AsyncExitStack
 
     from producers.traffic.arrivals import gaps
-    from producers.traffic.publishing import Publisher
     from producers.traffic.simulator import Simulator
     from sentinel.clock import SystemClock
 
     stop = asyncio.Event()
     _stop_on_signals(stop)
-    async with AsyncExitStack() as stack:
-        publisher = await stack.enter_async_context(Publisher(settings.kafka, record_format, log))
+    async with publisher:
         simulator = Simulator(
             model_url=url,
             model=model,

@@ -1,9 +1,9 @@
-"""An exchange as the record that a producer of some format would write."""
+"""An exchange, and the record that an application of our own would write about it."""
 
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Any, Final
 from uuid import UUID
 
@@ -11,6 +11,7 @@ import orjson
 from msgspec import Struct
 
 SOURCE: Final = "sentinel-traffic"
+JSON: Final = b"application/json"
 
 Record = tuple[bytes, list[tuple[str, bytes]]]
 """Value and headers."""
@@ -21,62 +22,68 @@ class Exchange(Struct, frozen=True, kw_only=True):
 
     event_id: UUID
     sent_at: dt.datetime
+    answered_at: dt.datetime
     model: str
+    """The name that was asked for."""
     prompt: str
     body: dict[str, Any]
     """The server's answer, an OpenAI chat completion."""
+    served_by: str | None = None
+    """The adapter that answered, where the route says it."""
 
     @property
     def answer(self) -> str:
         """The answer's text."""
         return str(self.body["choices"][0]["message"].get("content") or "")
 
+    @property
+    def answered_by(self) -> str:
+        """The model's name by the server's own word, else the one asked for."""
+        return str(self.body.get("model") or self.model)
 
-def native(exchange: Exchange) -> Record:
-    """Our own JSON event."""
-    usage = exchange.body.get("usage") or {}
+    @property
+    def finish_reason(self) -> str:
+        """Why the answer ended."""
+        return str(self.body["choices"][0].get("finish_reason") or "stop")
+
+    @property
+    def tokens(self) -> tuple[int, int]:
+        """Tokens of the prompt and of the answer."""
+        usage = self.body.get("usage") or {}
+        return int(usage.get("prompt_tokens") or 0), int(usage.get("completion_tokens") or 0)
+
+    @property
+    def turns(self) -> list[dict[str, str]]:
+        """The prompt as chat messages."""
+        return [{"role": "user", "content": self.prompt}]
+
+
+def is_answer(body: Any) -> bool:
+    """Whether a body is a chat completion with a message."""
+    choices = body.get("choices") if isinstance(body, dict) else None
+    first = choices[0] if isinstance(choices, list) and choices else None
+    return isinstance(first, dict) and isinstance(first.get("message"), dict)
+
+
+def event_of(exchange: Exchange) -> dict[str, Any]:
+    """The exchange as the product's own event."""
+    asked, written = exchange.tokens
     event = {
         "id": exchange.event_id,
         "time": exchange.sent_at,
         "source": SOURCE,
-        "model": exchange.body.get("model") or exchange.model,
-        "messages": [{"role": "user", "content": exchange.prompt}],
+        "model": exchange.answered_by,
+        "messages": exchange.turns,
         "response": exchange.answer,
-        "finish_reason": exchange.body["choices"][0].get("finish_reason"),
-        "usage": {
-            "input_tokens": usage.get("prompt_tokens", 0),
-            "output_tokens": usage.get("completion_tokens", 0),
-        },
+        "response_id": exchange.body.get("id"),
+        "served_by": exchange.served_by,
+        "finish_reason": exchange.finish_reason,
+        "usage": {"input_tokens": asked, "output_tokens": written},
     }
-    return orjson.dumps(event), [("content-type", b"application/json")]
+    return {key: value for key, value in event.items() if value is not None}
 
 
-def cloudevent(exchange: Exchange) -> Record:
-    """The same as a structured CloudEvent (1.0)."""
-    envelope = {
-        "specversion": "1.0",
-        "id": exchange.event_id,
-        "source": SOURCE,
-        "type": "io.sentinel.prompt",
-        "time": exchange.sent_at,
-        "datacontenttype": "application/json",
-        "data": orjson.Fragment(native(exchange)[0]),
-    }
-    return orjson.dumps(envelope), [("content-type", b"application/cloudevents+json")]
-
-
-def openai_pair(exchange: Exchange) -> Record:
-    """The request and response bodies of the chat completions API."""
-    pair = {
-        "request": {"model": exchange.model, "messages": [{"role": "user", "content": exchange.prompt}]},
-        "response": exchange.body,
-    }
-    return orjson.dumps(pair), [("content-type", b"application/json")]
-
-
-FORMATS: Final[dict[str, Callable[[Exchange], Record]]] = {
-    "native": native,
-    "cloudevents": cloudevent,
-    "openai": openai_pair,
-}
-"""By the name of ``--format``."""
+def native(exchanges: Sequence[Exchange]) -> Record:
+    """Our own JSON event."""
+    (exchange,) = exchanges
+    return orjson.dumps(event_of(exchange)), [("content-type", JSON)]

@@ -1,17 +1,17 @@
-"""Where prompts come from: the built-in families, or files in the shapes of the published prompt sets."""
+"""Where prompts come from: the built-in families, or files and Hub data sets in the published shapes."""
 
 from __future__ import annotations
 
-import csv
 import random
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-import orjson
 from msgspec import Struct
 
+from producers.traffic.hub import fetch
+from producers.traffic.rows import rows
 from sentinel.errors import CommandError
 from sentinel.neardup import NearDuplicates
 from sentinel.tiny.prompts import Kind, draw
@@ -20,6 +20,13 @@ from sentinel.tiny.splits import Split
 COLUMNS: Final = ("prompt", "adversarial", "vanilla", "Behavior", "prompts_final", "goal", "question", "text")
 """Names of the prompt's column: own files, WildGuardMix and XSTest (``prompt``), WildJailbreak (``adversarial``,
 else ``vanilla``), HarmBench (``Behavior``), and others; the first that a row fills is taken."""
+
+LABELS: Final = (
+    "kind", "type", "label", "prompt_harm_label", "data_type", "SemanticCategory", "FunctionalCategory", "category",
+)  # fmt: skip
+"""What a source says about a prompt; the first that a row fills is taken."""
+
+HUB: Final = "hub:"
 
 
 class Prompt(Struct, frozen=True, gc=False):
@@ -35,7 +42,7 @@ class Prompt(Struct, frozen=True, gc=False):
 
 
 class Loaded(Struct, frozen=True):
-    """Prompts of files, and what was left out of them."""
+    """Prompts of all sources, and what was left out of them."""
 
     prompts: tuple[Prompt, ...]
     left_out: Counter[str]
@@ -55,17 +62,20 @@ def built_in(rng: random.Random, harmful_share: float) -> Iterator[Prompt]:
         yield Prompt(made.text, made.kind.value, made.family, made.answer, made.subject)
 
 
-def load(paths: Iterable[Path], rng: random.Random) -> Loaded:
-    """All prompts of the files, without exact and near duplicates, in random order.
+def load(sources: Iterable[str | Path], rng: random.Random, endpoint: str | None = None) -> Loaded:
+    """All prompts of the files and Hub data sets, without exact and near duplicates, in random order.
 
-    Raises CommandError for a file that cannot be read or holds no prompt column.
+    A source is a file's path or ``hub:OWNER/NAME`` (see `producers.traffic.hub`); ``endpoint`` is the Hub's address
+    where it is not the usual one.
+
+    Raises CommandError for a source that cannot be had or read, or where none holds a prompt column.
     """
     left_out: Counter[str] = Counter()
     exact: set[str] = set()
     near = NearDuplicates()
     kept: list[Prompt] = []
-    for path in paths:
-        for row in _rows(path):
+    for path in _files(sources, endpoint):
+        for row in rows(path):
             text = next((str(row[name]).strip() for name in COLUMNS if row.get(name)), "")
             if not text:
                 left_out["empty"] += 1
@@ -75,11 +85,20 @@ def load(paths: Iterable[Path], rng: random.Random) -> Loaded:
                 left_out["near duplicate"] += 1
             else:
                 exact.add(text)
-                kept.append(Prompt(text, str(row.get("kind") or row.get("type") or row.get("label") or "")))
+                kind = next((row[name] for name in LABELS if row.get(name)), "")
+                kept.append(Prompt(text, str(kind)))
     if not kept:
         raise CommandError(f"the files hold no prompt; a prompt's column is one of {', '.join(COLUMNS)}")
     rng.shuffle(kept)
     return Loaded(tuple(kept), left_out)
+
+
+def _files(sources: Iterable[str | Path], endpoint: str | None) -> Iterator[Path]:
+    for source in sources:
+        if isinstance(source, str) and source.startswith(HUB):
+            yield from fetch(source.removeprefix(HUB), endpoint)
+        else:
+            yield Path(source)
 
 
 def endless(prompts: tuple[Prompt, ...], rng: random.Random) -> Iterator[Prompt]:
@@ -88,26 +107,3 @@ def endless(prompts: tuple[Prompt, ...], rng: random.Random) -> Iterator[Prompt]
     while True:
         yield from order
         rng.shuffle(order)
-
-
-def _rows(path: Path) -> Iterator[dict[str, Any]]:
-    if not path.exists():
-        raise CommandError(
-            f"{path} is not there: fetch the set yourself, where its licence or a gate asks for it, then name its file"
-        )
-    try:
-        if path.suffix == ".csv":
-            with path.open(newline="", encoding="utf-8") as file:
-                yield from csv.DictReader(file)
-            return
-        text = path.read_bytes()
-        if path.suffix == ".json":
-            rows = orjson.loads(text)
-            yield from (row if isinstance(row, dict) else {"prompt": row} for row in rows)
-            return
-        for line in text.splitlines():
-            if line.strip():
-                row = orjson.loads(line)
-                yield row if isinstance(row, dict) else {"prompt": row}
-    except (OSError, ValueError, UnicodeDecodeError) as error:
-        raise CommandError(f"{path} cannot be read as {path.suffix or 'JSONL'}: {error}") from error

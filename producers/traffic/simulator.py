@@ -11,9 +11,11 @@ import aiohttp
 import orjson
 from msgspec import Struct
 
-from producers.traffic.events import Exchange
+from producers.route.headers import ADAPTER_HEADER, BASE
+from producers.traffic.events import Exchange, is_answer
 from producers.traffic.prompts import Prompt
 from sentinel.clock import Clock
+from sentinel.errors import UnavailableError
 
 Publish = Callable[[Exchange, Prompt], Awaitable[None]]
 
@@ -55,15 +57,21 @@ class Simulator:
         self._max_in_flight = max_in_flight
         self._max_tokens = max_tokens
         self._timeout = aiohttp.ClientTimeout(total=timeout_s)
+        self._unpublished: UnavailableError | None = None
 
     async def run(self, *, requests: int | None, seconds: float | None, stop: asyncio.Event) -> Counts:
-        """Send until so many requests arrived, so many seconds passed, or ``stop``; then wait for the answers."""
+        """Send until so many requests arrived, so many seconds passed, or ``stop``; then wait for the answers.
+
+        Raises UnavailableError when an event could not be published; it stops sending then.
+        """
         began = self._clock.monotonic()
         due = began
         tasks: set[asyncio.Task[None]] = set()
         connector = aiohttp.TCPConnector(limit=self._max_in_flight)
         async with aiohttp.ClientSession(timeout=self._timeout, connector=connector) as session:
             while not stop.is_set() and (requests is None or self.counts.arrived < requests):
+                if self._unpublished is not None:
+                    break
                 due += next(self._gaps)
                 if seconds is not None and due - began > seconds:
                     break
@@ -79,6 +87,8 @@ class Simulator:
                 tasks.add(task)
                 task.add_done_callback(tasks.discard)
             await asyncio.gather(*tasks)
+        if self._unpublished is not None:
+            raise self._unpublished
         return self.counts
 
     async def _until(self, due: float, stop: asyncio.Event) -> None:
@@ -106,16 +116,30 @@ class Simulator:
                     self.counts.failed += 1
                     return
                 found = orjson.loads(await answer.read())
+                served_by = answer.headers.get(ADAPTER_HEADER)
         except (aiohttp.ClientError, TimeoutError, ValueError):
             self.counts.failed += 1
             return
         finally:
             self.counts.in_flight -= 1
+        if not is_answer(found):
+            self.counts.failed += 1
+            return
         self.counts.answered += 1
-        await self._publish(
-            Exchange(event_id=uuid4(), sent_at=sent_at, model=self._model, prompt=prompt.text, body=found),
-            prompt,
+        exchange = Exchange(
+            event_id=uuid4(),
+            sent_at=sent_at,
+            answered_at=self._clock.now(),
+            model=self._model,
+            prompt=prompt.text,
+            body=found,
+            served_by=None if served_by == BASE else served_by,
         )
+        try:
+            await self._publish(exchange, prompt)
+        except UnavailableError as error:
+            # Raised in this task, nobody would see it before the run ends.
+            self._unpublished = error
 
 
 _JSON = {"content-type": "application/json"}

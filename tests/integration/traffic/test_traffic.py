@@ -13,11 +13,13 @@ from aiokafka.structs import TopicPartition
 
 from consumers.formats import decode
 from producers.traffic.arrivals import gaps
+from producers.traffic.formats import FORMATS
 from producers.traffic.prompts import Prompt, built_in
 from producers.traffic.publishing import Publisher
 from producers.traffic.simulator import Simulator
 from sentinel.clock import SystemClock
 from sentinel.embedded.scripted_model import ScriptedModel
+from sentinel.errors import UnavailableError
 from sentinel.events import PromptEvent, RawRecord
 from sentinel.settings import Kafka
 from tests.support.brokers import Broker
@@ -29,13 +31,15 @@ async def _nothing(*_: Any) -> None:
     return None
 
 
-@pytest.mark.parametrize("record_format", ["native", "cloudevents", "openai"])
+@pytest.mark.parametrize("record_format", FORMATS)
 async def test_exchanges_become_events(embedded_broker: Broker, record_format: str) -> None:
+    held = FORMATS[record_format]
+    expected = 5 if held.several else 30  # four records of seven, and the rest
     topic = await asyncio.to_thread(embedded_broker.create_topic, partitions=1)
     kafka = Kafka(bootstrap_servers=(embedded_broker.bootstrap,), topics=(topic,))
     async with (
         ScriptedModel(obeys="nothing of this kind") as model,
-        Publisher(kafka, record_format, None) as publisher,
+        Publisher(kafka, held, None, per_record=7, compress=record_format.startswith("otlp")) as publisher,
     ):
         simulator = Simulator(
             model_url=model.url,
@@ -52,19 +56,55 @@ async def test_exchanges_become_events(embedded_broker: Broker, record_format: s
     await consumer.start()
     consumer.assign([TopicPartition(topic, 0)])
     records: list[Any] = []
-    while len(records) < 30:
+    while len(records) < expected:
         for batch in (await consumer.getmany(timeout_ms=5000)).values():
             records += batch
     await consumer.stop()
     ids = set()
     for record in records:
         raw = RawRecord(topic, 0, record.offset, record.timestamp, record.key, record.value, record.headers)
-        (event,) = decode(raw)
-        assert isinstance(event, PromptEvent)
-        assert event.identified
-        assert event.response
-        ids.add(event.event_id)
+        for event in decode(raw):
+            assert isinstance(event, PromptEvent)
+            assert event.identified
+            assert event.response
+            ids.add(event.event_id)
     assert len(ids) == 30
+
+
+async def test_a_broker_that_is_away_ends_the_run(free_port: int) -> None:
+    async def refuse(*_: Any) -> None:
+        raise UnavailableError("Kafka does not take the event")
+
+    async with ScriptedModel(obeys="nothing of this kind") as model:
+        simulator = Simulator(
+            model_url=model.url,
+            model="tiny",
+            prompts=repeat(Prompt("Hello")),
+            gaps=repeat(0.001),
+            publish=refuse,
+            clock=SystemClock(),
+        )
+        with pytest.raises(UnavailableError, match="does not take"):
+            await simulator.run(requests=None, seconds=None, stop=asyncio.Event())
+    kafka = Kafka(bootstrap_servers=(f"127.0.0.1:{free_port}",))
+    with pytest.raises(UnavailableError, match="Kafka does not answer"):
+        async with Publisher(kafka, FORMATS["native"], None):
+            pytest.fail("it started")
+
+
+async def test_an_answer_that_is_none_counts_as_failed() -> None:
+    async with ScriptedModel(obeys="nothing of this kind") as model:
+        model.set_faults(wrong_shape_rate=1.0)
+        simulator = Simulator(
+            model_url=model.url,
+            model="tiny",
+            prompts=repeat(Prompt("Hello")),
+            gaps=repeat(0.001),
+            publish=_nothing,
+            clock=SystemClock(),
+        )
+        counts = await simulator.run(requests=5, seconds=None, stop=asyncio.Event())
+    assert (counts.answered, counts.failed) == (0, 5)
 
 
 async def test_a_stuck_model_cannot_pile_up_requests() -> None:

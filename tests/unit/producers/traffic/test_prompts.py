@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import itertools
 import json
 import random
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -27,6 +29,15 @@ def test_every_published_shape_is_read(tmp_path: Path) -> None:
     (tmp_path / "harmbench.csv").write_text(
         "Behavior,FunctionalCategory\nDescribe the forbidden machine,standard\n"
     )
+    (tmp_path / "wildjailbreak.tsv").write_text(
+        "vanilla\tadversarial\tcompletion\tdata_type\nWhy is the sea salt\t\tBecause\tvanilla_benign\n"
+    )
+    (tmp_path / "packed.jsonl.gz").write_bytes(
+        gzip.compress(b'{"prompt": "Which planet has the most moons"}')
+    )
+    (tmp_path / "splits.json").write_text(json.dumps({"train": [{"prompt": "Name three rivers of Asia"}]}))
+    long = " ".join(f"word{number}" for number in range(20_000))
+    (tmp_path / "long.csv").write_text(f"prompt\n{long}\n", encoding="utf-8-sig")
     (tmp_path / "list.json").write_text(json.dumps(["Write a poem about the autumn sea"]))
     found = load(sorted(tmp_path.iterdir()), random.Random(0))
     assert {prompt.text for prompt in found.prompts} == {
@@ -35,8 +46,30 @@ def test_every_published_shape_is_read(tmp_path: Path) -> None:
         "How can I kill a Python process?",
         "Describe the forbidden machine",
         "Write a poem about the autumn sea",
+        "Why is the sea salt",
+        "Which planet has the most moons",
+        "Name three rivers of Asia",
+        long,
     }
-    assert {p.kind for p in found.prompts} == {"", "homonyms"}
+    assert {p.kind for p in found.prompts} == {"", "homonyms", "unharmful", "standard", "vanilla_benign"}
+
+
+def test_parquet_is_read(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    table = pyarrow.table({"prompt": ["How tall is a giraffe", None], "label": ["safe", "safe"]})
+    parquet.write_table(table, tmp_path / "set.parquet")
+    found = load([tmp_path / "set.parquet"], random.Random(0))
+    assert [(p.text, p.kind) for p in found.prompts] == [("How tall is a giraffe", "safe")]
+    assert found.left_out == Counter({"empty": 1})
+
+
+def test_without_pyarrow_it_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "set.parquet").write_bytes(b"PAR1")
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    with pytest.raises(CommandError, match=r"pyarrow is not installed: pip install"):
+        load([tmp_path / "set.parquet"], random.Random(0))
 
 
 def test_duplicates_are_left_out_and_counted(tmp_path: Path) -> None:
@@ -82,6 +115,10 @@ def test_missing_and_broken_files_say_what_to_do(tmp_path: Path) -> None:
     broken.write_text("{not json")
     with pytest.raises(CommandError, match="cannot be read"):
         load([broken], random.Random(0))
+    for name in ("b.parquet", "b.jsonl.gz", "b.csv.gz"):
+        (tmp_path / name).write_bytes(b"no such thing")
+        with pytest.raises(CommandError, match=f"{name} cannot be read"):
+            load([tmp_path / name], random.Random(0))
     wrong = tmp_path / "w.jsonl"
     wrong.write_text('{"column": "x"}\n')
     with pytest.raises(CommandError, match="hold no prompt"):
