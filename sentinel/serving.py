@@ -64,6 +64,12 @@ class ReplicaReport(Struct, frozen=True, kw_only=True):
     """Why, for people; no prompt or answer is in it."""
     proven: frozenset[str] = frozenset()
     """Desired adapters that answered as recorded."""
+    served: frozenset[str] = frozenset()
+    """Desired adapters that it lists."""
+    wrong: frozenset[str] = frozenset()
+    """Desired adapters that answered with something else."""
+    bases: frozenset[str] = frozenset()
+    """Names under which it serves weights without an adapter."""
     loaded: tuple[str, ...] = ()
     unloaded: tuple[str, ...] = ()
 
@@ -99,6 +105,17 @@ class _Known:
         self.unwanted_since: dict[str, float] = {}
         self.reload_at: dict[str, float] = {}
         """Earliest next reload of an adapter that answered wrongly."""
+
+
+class _Look:
+    """What one look at a replica has found so far."""
+
+    def __init__(self) -> None:
+        self.loaded: list[str] = []
+        self.unloaded: list[str] = []
+        self.wrong: list[str] = []
+        self.served: frozenset[str] = frozenset()
+        self.bases: frozenset[str] = frozenset()
 
 
 class Serving:
@@ -166,13 +183,13 @@ class Serving:
 
     async def _bring(self, known: _Known, desired: DesiredState) -> ReplicaReport:
         url = known.replica.url
-        loaded: list[str] = []
-        unloaded: list[str] = []
+        look = _Look()
         try:
-            state, detail = await self._look(known, desired, loaded, unloaded)
+            state, detail = await self._look(known, desired, look)
         except (UnavailableError, RefusedError) as error:
             # Nothing is known of it any more: when it is back, everything is proven anew.
             known.proven.clear()
+            look.wrong.clear()
             state, detail = ReplicaState.DOWN, str(error)
         wanted = {adapter.name for adapter in desired.adapters}
         return ReplicaReport(
@@ -180,17 +197,20 @@ class Serving:
             state=state,
             detail=detail,
             proven=frozenset(known.proven.keys() & wanted),
-            loaded=tuple(loaded),
-            unloaded=tuple(unloaded),
+            served=look.served,
+            wrong=frozenset(look.wrong),
+            bases=look.bases,
+            loaded=tuple(look.loaded),
+            unloaded=tuple(look.unloaded),
         )
 
-    async def _look(
-        self, known: _Known, desired: DesiredState, loaded: list[str], unloaded: list[str]
-    ) -> tuple[ReplicaState, str]:
+    async def _look(self, known: _Known, desired: DesiredState, look: _Look) -> tuple[ReplicaState, str]:
+        loaded, wrong = look.loaded, look.wrong
         models = await known.client.models()
+        look.bases = frozenset(name for name, parent in models.items() if parent is None)
         for name in known.proven.keys() - models.keys():
             del known.proven[name]
-        unloaded += await self._unload_retired(known, desired, models)
+        look.unloaded += await self._unload_retired(known, desired, models)
         refused = {}
         for adapter in desired.adapters:
             if models.get(adapter.name) is None:
@@ -199,10 +219,12 @@ class Serving:
                     refused[adapter.name] = reason
                 else:
                     loaded.append(adapter.name)
-        if loaded:
+        if loaded or refused:
             models = await known.client.models()
+            # Two processes may bring it about at once: who comes second is told that it is loaded already.
+            refused = {name: reason for name, reason in refused.items() if models.get(name) is None}
         served = [adapter for adapter in desired.adapters if models.get(adapter.name) is not None]
-        wrong = []
+        look.served = frozenset(adapter.name for adapter in served)
         unproven = []
         for adapter in served:
             answers = await self._prove(known, adapter, _base_of(models, adapter.name), loaded)

@@ -49,11 +49,13 @@ class DesiredState(Struct, frozen=True, kw_only=True):
 
 _ADAPTERS = """
 WITH newest AS (
-    SELECT adapter, previous_adapter FROM promotions
+    SELECT promotion_id, previous_adapter FROM promotions
     WHERE served_model = $1 ORDER BY generation DESC LIMIT 1
 )
 SELECT a.adapter, a.path, a.state,
-       a.adapter IS NOT DISTINCT FROM n.previous_adapter AS is_previous,
+       a.adapter IS NOT DISTINCT FROM n.previous_adapter AND NOT EXISTS (
+           SELECT FROM promotion_watches w WHERE w.promotion_id = n.promotion_id AND w.state = 'proven'
+       ) AS is_way_back,
        (SELECT g.report -> 'probes' FROM gate_reports g
         WHERE g.adapter = a.adapter AND g.report ? 'probes'
         ORDER BY g.created_at DESC LIMIT 1)::text AS probes
@@ -68,10 +70,11 @@ _RETIRED = frozenset(
 )
 
 
-async def desired_state(conn: Connection, served_model: str) -> DesiredState:
-    """The promoted adapter and, where it is only superseded, the one before it; and those that are being promoted.
+async def desired_state(conn: Connection, served_model: str, *, also: str | None = None) -> DesiredState:
+    """The promoted adapter, the one before it until the watch has proven the new one, and those on their way in.
 
-    Probes come from the newest gate report that has ``probes`` (a list of `Probe`).
+    ``also`` is wanted whatever its state: the adapter that a rollback is about to put back. Probes come from the
+    newest gate report that has ``probes`` (a list of `Probe`).
 
     Raises:
         asyncpg's errors; msgspec.DecodeError for probes that are none.
@@ -80,7 +83,8 @@ async def desired_state(conn: Connection, served_model: str) -> DesiredState:
     retired: set[str] = set()
     for row in await conn.fetch(_ADAPTERS, served_model):
         state = AdapterState(row["state"])
-        if state in _SERVED or (state is AdapterState.SUPERSEDED and row["is_previous"]):
+        is_way_back = state is AdapterState.SUPERSEDED and row["is_way_back"]
+        if state in _SERVED or is_way_back or row["adapter"] == also:
             probes = msgspec.json.decode(row["probes"] or b"[]", type=tuple[Probe, ...])
             wanted.append(WantedAdapter(row["adapter"], Path(row["path"]), probes))
         elif state in _RETIRED:
