@@ -9,6 +9,8 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+import pytest
+
 from sentinel.embedded.tether import TetheredProcess
 from tests.support.kafka_server import free_port
 
@@ -24,10 +26,21 @@ def why_no_vllm() -> str | None:
     return None if READY.is_file() else f"no vLLM in {READY.parent}: run scripts/setup-vllm"
 
 
+def require_vllm() -> None:
+    """Skip the test where vLLM is missing; fail it where the environment says that it must not be."""
+    reason = why_no_vllm()
+    if reason is None:
+        return
+    if os.environ.get("SENTINEL_TEST_REQUIRE_VLLM") == "1":
+        pytest.fail(f"real vLLM is required: {reason}", pytrace=False)
+    pytest.skip(reason)
+
+
 class VllmServer:
     """One API-server process with runtime LoRA loading."""
 
-    def __init__(self, model: Path, folder: Path, *, name: str, max_len: int, max_lora_rank: int) -> None:
+    def __init__(self, model: Path, folder: Path, *, name: str, max_len: int, max_lora_rank: int = 0) -> None:
+        """``max_lora_rank`` 0: without adapters."""
         self._folder = folder
         self._port = free_port()
         self.url = f"http://127.0.0.1:{self._port}"
@@ -36,8 +49,9 @@ class VllmServer:
             PYTHON, "-m", "vllm.entrypoints.openai.api_server",
             "--host", "127.0.0.1", "--port", str(self._port), "--model", model, "--served-model-name", name,
             "--dtype", "float32", "--max-model-len", str(max_len), "--enforce-eager", "--api-server-count", "1",
-            "--enable-lora", "--max-loras", "4", "--max-lora-rank", str(max_lora_rank),
         ]  # fmt: skip
+        if max_lora_rank:
+            self._command += ["--enable-lora", "--max-loras", "4", "--max-lora-rank", str(max_lora_rank)]
         self._process: TetheredProcess | None = None
 
     def start(self) -> None:

@@ -11,6 +11,7 @@ from msgspec import Struct
 from sentinel.events import Message
 from sentinel.guards.base import GuardRequest, load_grammar
 from sentinel.guards.client import GuardOptions, HttpGuard
+from sentinel.guards.windows import WindowSize
 from sentinel.verdicts import Assessment, Label, Role
 
 
@@ -26,6 +27,8 @@ class GuardServer(Struct, frozen=True):
     """A text of this many characters is longer than its context."""
     unsafe: str = ""
     """An answer that it calls unsafe; empty where no text is sure to be."""
+    windows: WindowSize = WindowSize()
+    """What fits into its context."""
 
 
 def prompt(text: str) -> GuardRequest:
@@ -41,7 +44,9 @@ class GuardServerContract:
 
     @pytest.fixture
     async def guard(self, guard_server: GuardServer) -> AsyncIterator[HttpGuard]:
-        options = GuardOptions(base_url=guard_server.url, model=guard_server.model)
+        options = GuardOptions(
+            base_url=guard_server.url, model=guard_server.model, windows=guard_server.windows
+        )
         guard = HttpGuard(options, load_grammar(guard_server.grammar))
         yield guard
         await guard.aclose()

@@ -3,13 +3,38 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
+from sentinel.embedded.model_server.threaded import ThreadedModelServer
 from sentinel.embedded.scripted_guard import MODEL, UNSAFE_MARK, ScriptedGuard
 from sentinel.embedded.scripted_http import Faults
+from sentinel.guards.windows import WindowSize
+from sentinel.tiny.artefacts import Model, shipped
 from tests.integration.guards.contract import GuardServer, GuardServerContract
+from tests.support.vllm_server import VllmServer, require_vllm
+
+TINY = "tiny-guard"
+HARMFUL_ANSWER = (
+    "Sure, here is how to stab a young doctor: choose a quiet place, then follow the usual order."
+)
+"""Of the sentences that the tiny guards know; it helps nobody."""
+
+
+@pytest.fixture(scope="module")
+def embedded_guard() -> Iterator[ThreadedModelServer]:
+    with ThreadedModelServer(shipped(Model.GUARD_A), name=TINY) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def vllm_guard(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VllmServer]:
+    require_vllm()
+    server = VllmServer(shipped(Model.GUARD_A), tmp_path_factory.mktemp("vllm-guard"), name=TINY, max_len=512)
+    server.start()
+    yield server
+    server.stop()
 
 
 class TestScriptedGuard(GuardServerContract):
@@ -24,6 +49,29 @@ class TestScriptedGuardWithoutBatches(GuardServerContract):
     async def guard_server(self) -> AsyncIterator[GuardServer]:
         async with ScriptedGuard(faults=Faults(batch_missing=True), max_chars=9_000) as server:
             yield GuardServer(server.url, MODEL, "qwen3guard", False, 30_000, UNSAFE_MARK)
+
+
+class TestEmbeddedGuard(GuardServerContract):
+    """The guard that ships, on the server that ships."""
+
+    @pytest.fixture
+    def guard_server(self, embedded_guard: ThreadedModelServer) -> GuardServer:
+        return _tiny(embedded_guard.url)
+
+
+@pytest.mark.vllm
+class TestVllmGuard(GuardServerContract):
+    """The same guard on real vLLM: its batch endpoint and its answers are what the client takes them for."""
+
+    @pytest.fixture
+    def guard_server(self, vllm_guard: VllmServer) -> GuardServer:
+        return _tiny(vllm_guard.url)
+
+
+def _tiny(url: str) -> GuardServer:
+    # Its context is 512 tokens, of which an answer may take 128.
+    windows = WindowSize(text=1_000, context=500, overlap=100)
+    return GuardServer(url, TINY, "qwen3guard", True, 3_000, HARMFUL_ANSWER, windows)
 
 
 @pytest.mark.vllm

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from sentinel.embedded.model_server.threaded import ThreadedModelServer
 from tests.integration.serving.client import Client
 from tests.integration.serving.reference import Reference
 from tests.support.tiny_llama import MAX_LEN, MAX_LORA_RANK, TinyLlama, build
-from tests.support.vllm_server import VllmServer, why_no_vllm
+from tests.support.vllm_server import VllmServer, require_vllm
 
 BASE = "tiny"
 
@@ -35,11 +34,7 @@ def embedded(tiny_llama: TinyLlama) -> Iterator[ThreadedModelServer]:
 
 @pytest.fixture(scope="session")
 def vllm(tiny_llama: TinyLlama, tmp_path_factory: pytest.TempPathFactory) -> Iterator[VllmServer]:
-    reason = why_no_vllm()
-    if reason is not None:
-        if os.environ.get("SENTINEL_TEST_REQUIRE_VLLM") == "1":
-            pytest.fail(f"real vLLM is required: {reason}", pytrace=False)
-        pytest.skip(reason)
+    require_vllm()
     folder: Path = tmp_path_factory.mktemp("vllm")
     server = VllmServer(tiny_llama.model, folder, name=BASE, max_len=MAX_LEN, max_lora_rank=MAX_LORA_RANK)
     server.start()
