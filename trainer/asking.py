@@ -55,6 +55,10 @@ class AskOptions(Struct, frozen=True, kw_only=True):
     """False for chat templates without a system role: the instruction precedes the first user's text."""
 
 
+class _NotFoundError(UnavailableError):
+    """No such path, or no such model."""
+
+
 class Answer(Struct, frozen=True, kw_only=True, gc=False):
     """What the model said; U+0000 is replaced."""
 
@@ -142,6 +146,17 @@ class Asker:
                 )
             self._base = bases[0]
         return self._base
+
+    async def version(self) -> dict[str, str]:
+        """What ``/version`` tells (vLLM: its version; the embedded server its name and data type too).
+
+        Empty for a server without it. Raises UnavailableError when it is away.
+        """
+        try:
+            told = orjson.loads(await self._call("GET", "/version", None))
+        except (_NotFoundError, orjson.JSONDecodeError):
+            return {}
+        return {str(key): str(value) for key, value in told.items()} if isinstance(told, dict) else {}
 
     async def answer(self, model: str, messages: Sequence[Message], system: str | None = None) -> Answer:
         """The greedy answer to one conversation; ``system`` is added to its system prompt.
@@ -247,6 +262,8 @@ class Asker:
                 return b""
             if status in {401, 403}:
                 raise DeniedError(f"{self.url} answered {status}: its API key is missing or wrong")
+            if status == 404:
+                raise _NotFoundError(f"{self.url}{path} answered 404: {_reason(text)}")
             if status not in _OVERLOADED:
                 raise UnavailableError(f"{self.url}{path} answered {status}: {_reason(text)}")
             why = f"answered {status}"

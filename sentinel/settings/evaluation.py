@@ -58,6 +58,10 @@ class Evaluation(Section):
         False, description="Whether the served model's first replica is asked where no server_url is set."
     )
     api_key: SecretStr | None = Field(None, description="Bearer token of that server.")
+    remote_prefix: str | None = Field(
+        None, description="Folder on its host that holds the adapters' folders; none: the same paths as here."
+    )
+    dtype: str = Field("", description="Data type that it computes in, where it does not tell (vLLM).")
     judge: Judge = Field(default_factory=Judge, description="The independent guard.")
     sets: tuple[EvaluationSource, ...] = Field(
         (), description="What is asked: a list of {name, kind, builtin or path, sha256}."

@@ -6,6 +6,7 @@ import asyncio
 import hmac
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -98,6 +99,11 @@ class ModelServer:
         ]
         return _json({"object": "list", "data": [card, *adapters]})
 
+    async def version(self, _: Request) -> Response:
+        """What runs, and in which data type it computes; vLLM tells its version at the same place."""
+        dtype = str(next(self._loaded.model.parameters()).dtype).removeprefix("torch.")
+        return _json({"engine": "sentinel-embedded", "version": metadata.version("sentinel-loop"), "dtype": dtype})
+
     async def chat(self, request: Request) -> Response:
         """One conversation."""
         asked = decode(await request.body(), ChatRequest)
@@ -157,6 +163,7 @@ def create_app(server: ModelServer) -> FastAPI:
     for path, method, handler in (
         ("/health", "GET", server.health),
         ("/metrics", "GET", server.metrics),
+        ("/version", "GET", server.version),
         ("/v1/models", "GET", server.models),
         ("/v1/chat/completions", "POST", server.chat),
         ("/v1/chat/completions/batch", "POST", server.chat_batch),
