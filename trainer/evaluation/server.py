@@ -1,0 +1,148 @@
+"""The server that evaluation asks: what it is, which adapters it has, and its recorded greedy answers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from sentinel.errors import CommandError, ConfigurationError, UnavailableError
+from sentinel.serving_desired import Probe
+from sentinel.serving_replica import RefusedError, ReplicaClient, ReplicaOptions
+from trainer.asking import Asker, AskOptions
+from trainer.evaluation.plan import Subject
+
+if TYPE_CHECKING:
+    from sentinel.settings import Settings
+
+UNKNOWN: Final = "unknown"
+
+
+class EvaluationServer:
+    """One server for the length of an evaluation. Made by `serving`."""
+
+    def __init__(self, asker: Asker, replica: ReplicaClient, base: str, *, remote_prefix: str | None) -> None:
+        self.asker = asker
+        self.base = base
+        self.url = asker.url
+        self._replica = replica
+        self._remote_prefix = remote_prefix
+        self._loaded: list[str] = []
+
+    async def load(self, subject: Subject) -> None:
+        """Load an adapter unless it is there already; names are content-addressed, so the name is enough.
+
+        Raises:
+            CommandError: the server refuses it; UnavailableError: it is away.
+        """
+        if subject.name in await self._replica.models():
+            return
+        path = str(subject.path.absolute())
+        if self._remote_prefix is not None:
+            path = str(Path(self._remote_prefix) / subject.path.name)
+        try:
+            await self._replica.load(subject.name, path)
+        except RefusedError as error:
+            raise CommandError(
+                f"{self.url} does not load {subject.name} from {path}: {error.reason}"
+            ) from error
+        self._loaded.append(subject.name)
+
+    async def unload_all(self) -> None:
+        """Unload what `load` loaded; what was there before stays. A server that is away is left alone."""
+        while self._loaded:
+            with suppress(RefusedError, UnavailableError):
+                await self._replica.unload(self._loaded.pop())
+
+    async def probes(self, adapter: str, questions: Sequence[str]) -> tuple[Probe, ...]:
+        """The first 16 greedy tokens of ``adapter`` to each question, and whether the base says something else."""
+        # All at once, as replicas are probed: the rounding of one batch differs from another's.
+        asked = [self._replica.greedy(name, text) for name in (adapter, self.base) for text in questions]
+        said = await asyncio.gather(*asked)
+        return tuple(
+            Probe(question, mine, mine != theirs)
+            for question, mine, theirs in zip(
+                questions, said[: len(questions)], said[len(questions) :], strict=True
+            )
+        )
+
+
+def server_url(settings: Settings, served_model: str) -> str:
+    """Where to ask. Raises ConfigurationError where there is no server that may be asked."""
+    evaluation = settings.evaluation
+    if evaluation.server_url is not None:
+        return evaluation.server_url
+    if served_model not in settings.served_models:
+        raise ConfigurationError(
+            f"no served model is called {served_model}: see served_models in the settings"
+        )
+    replicas = settings.served_models[served_model].replicas
+    if not replicas or not evaluation.allow_live:
+        raise ConfigurationError(
+            "evaluation.server_url is not set: name an OpenAI-compatible server with LoRA that carries no traffic, "
+            "or set evaluation.allow_live to ask the served model's first replica"
+        )
+    return replicas[0]
+
+
+def server_key(settings: Settings, served_model: str) -> str | None:
+    """The bearer token of that server."""
+    secret = settings.evaluation.api_key
+    if secret is None and settings.evaluation.server_url is None:
+        model = settings.served_models.get(served_model)
+        secret = model.admin_token if model is not None else None
+    return secret.get_secret_value() if secret is not None else None
+
+
+def make_asker(settings: Settings, served_model: str, *, url: str | None = None) -> Asker:
+    """A client of the evaluation server; its `ask_base` is what the data set's builder needs.
+
+    Raises:
+        ConfigurationError: there is no server that may be asked.
+    """
+    evaluation = settings.evaluation
+    return Asker(
+        AskOptions(
+            base_url=url or server_url(settings, served_model),
+            api_key=server_key(settings, served_model),
+            max_tokens=evaluation.max_tokens,
+            seed=evaluation.seed,
+            concurrency=evaluation.concurrency,
+            timeout=evaluation.timeout_s,
+            system_role=settings.reprompt.system_role,
+        )
+    )
+
+
+@asynccontextmanager
+async def serving(
+    settings: Settings, served_model: str, *, url: str | None = None
+) -> AsyncIterator[EvaluationServer]:
+    """The server, connected; afterwards it is without the adapters that were loaded for the evaluation."""
+    async with make_asker(settings, served_model, url=url) as asker:
+        replica = ReplicaClient(
+            asker.url,
+            admin_token=asker.options.api_key,
+            options=ReplicaOptions(timeout=settings.evaluation.timeout_s, load_timeout=600.0),
+        )
+        server = EvaluationServer(
+            asker, replica, await asker.base(), remote_prefix=settings.evaluation.remote_prefix
+        )
+        try:
+            yield server
+        finally:
+            await server.unload_all()
+            await replica.aclose()
+
+
+async def engine_of(asker: Asker, dtype: str) -> dict[str, str]:
+    """Name, version and data type of the engine, as far as it tells; ``dtype`` where it does not."""
+    told = await asker.version()
+    name = told.get("engine") or ("vllm" if "version" in told else UNKNOWN)
+    return {
+        "name": name,
+        "version": told.get("version", UNKNOWN),
+        "dtype": told.get("dtype") or dtype or UNKNOWN,
+    }
