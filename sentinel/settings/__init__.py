@@ -2,6 +2,7 @@
 
 from sentinel.settings.dataset import BenignSource, Dataset, Mix, Publication
 from sentinel.settings.evaluation import Evaluation, EvaluationSource, Judge
+from sentinel.settings.gate import Gate
 from sentinel.settings.load import DEFAULT_FILE, Loaded, ServiceManager, load, service_manager
 from sentinel.settings.model import Guard, PolicySettings, Reprompt, ServedModel
 from sentinel.settings.root import Settings
@@ -32,6 +33,7 @@ __all__ = [
     "Evaluation",
     "EvaluationSource",
     "Findings",
+    "Gate",
     "Guard",
     "Judge",
     "Kafka",

@@ -16,6 +16,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from sentinel.settings.dataset import Dataset
 from sentinel.settings.evaluation import Evaluation
+from sentinel.settings.gate import Gate
 from sentinel.settings.model import Guard, PolicySettings, Reprompt, ServedModel
 from sentinel.settings.service import (
     Adapters,
@@ -68,6 +69,7 @@ class Settings(BaseSettings):
     evaluation: Evaluation = Field(
         default_factory=Evaluation, description="How candidates are measured before the gate."
     )
+    gate: Gate = Field(default_factory=Gate, description="What lets a candidate pass.")
     promotion: PromotionSettings = Field(
         default_factory=PromotionSettings, description="Who lets an adapter in."
     )
