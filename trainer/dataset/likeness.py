@@ -9,7 +9,9 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Hashable, Iterable, Sequence
-from typing import Any, Final
+from typing import Any, Final, Generic, TypeVar
+
+K = TypeVar("K", bound=Hashable)
 
 _WORD: Final = re.compile(r"\w+")
 _PERMUTATIONS: Final = 128
@@ -43,7 +45,7 @@ def jaccard(one: frozenset[str], other: frozenset[str]) -> float:
     return len(one & other) / union if union else 1.0
 
 
-class Likenesses:
+class Likenesses(Generic[K]):
     """Remembers texts by key and finds those that are nearly a given one."""
 
     def __init__(self, threshold: float) -> None:
@@ -53,15 +55,15 @@ class Likenesses:
         self._threshold = threshold
         # A threshold near 0 makes bands of one row, where everything is a candidate.
         self._index = MinHashLSH(threshold=max(0.2, threshold - _SLACK), num_perm=_PERMUTATIONS)
-        self._texts: dict[Hashable, frozenset[str]] = {}
+        self._texts: dict[K, frozenset[str]] = {}
 
-    def add(self, key: Hashable, text: str) -> None:
+    def add(self, key: K, text: str) -> None:
         """Remember a text. Raises ValueError for a key that is known."""
         parts = shingles(text)
         self._index.insert(key, _signature(parts))
         self._texts[key] = parts
 
-    def near(self, text: str) -> list[Hashable]:
+    def near(self, text: str) -> list[K]:
         """Keys of the texts that are near, in the order in which they were added."""
         parts = shingles(text)
         candidates = self._index.query(_signature(parts))
@@ -90,7 +92,7 @@ def clusters(texts: Sequence[str], threshold: float) -> list[int]:
             place = parent[place]
         return place
 
-    index = Likenesses(threshold)
+    index: Likenesses[int] = Likenesses(threshold)
     first: dict[str, int] = {}
     for place, text in enumerate(texts):
         same = first.setdefault(normalised(text), place)
@@ -98,16 +100,10 @@ def clusters(texts: Sequence[str], threshold: float) -> list[int]:
             parent[root(place)] = root(same)
             continue
         for other in index.near(text):
-            one, two = sorted((root(place), root(_as_int(other))))
+            one, two = sorted((root(place), root(other)))
             parent[two] = one
         index.add(place, text)
     return [root(place) for place in range(len(texts))]
-
-
-def _as_int(key: Hashable) -> int:
-    if not isinstance(key, int):
-        raise TypeError("clusters are numbered")
-    return key
 
 
 class Evaluated:
@@ -116,7 +112,7 @@ class Evaluated:
     def __init__(self, prompts: Iterable[str], threshold: float) -> None:
         self._exact = {normalised(prompt) for prompt in prompts}
         self._exact.discard("")
-        self._near = Likenesses(threshold)
+        self._near: Likenesses[int] = Likenesses(threshold)
         self._by_start: dict[tuple[str, ...], list[tuple[str, ...]]] = {}
         for number, text in enumerate(sorted(self._exact)):
             self._near.add(number, text)
