@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from consumers.formats.chunks import assembled
 from consumers.formats.drafts import Answer, Bad, Draft, Outcome, Skip, marked_as_own
 from consumers.formats.fields import count, first, json_in_text, mapping, moment, name, traceparent
 from consumers.formats.parts import Content, refusal
+from sentinel.chunks import assembled
 from sentinel.errors import PoisonError
 from sentinel.events import Message
 

@@ -9,7 +9,7 @@ from typing import Any, Final, Literal
 import orjson
 from msgspec import Struct
 
-from producers.route.chunks import assembled
+from sentinel.chunks import assembled, data_of
 from sentinel.errors import SentinelError
 
 SOURCE: Final = "sentinel-route"
@@ -53,7 +53,7 @@ def events_of(call: Call) -> list[bytes]:
     """Its events as JSON lines. Raises `UnreadableCallError`."""
     try:
         request = orjson.loads(call.request)
-        answer = assembled(call.answer) if call.streamed else orjson.loads(call.answer)
+        answer = assembled(data_of(call.answer)) if call.streamed else orjson.loads(call.answer)
         if not isinstance(request, dict) or not isinstance(answer, dict):
             raise UnreadableCallError("no object")
         common = _common(call, request, answer)

@@ -7,7 +7,6 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from producers.route.chunks import assembled
 from producers.route.stream import StreamRestorer
 
 TEXTS = st.text(max_size=20) | st.sampled_from(['"model":"old"', '{"model": "old"}', "data: ", "old"])
@@ -64,15 +63,3 @@ def test_a_line_without_end_is_not_kept_for_ever() -> None:
 def test_a_response_event_carries_the_name_inside() -> None:
     line = b'data: {"type":"response.created","response":{"id":"r","model":"old"}}\n'
     assert StreamRestorer("old", "new").feed(line) == line.replace(b"old", b"new")
-
-
-def test_a_responses_stream_is_put_together_also_when_it_was_left() -> None:
-    head = b'data: {"type":"response.created","response":{"id":"r","output":[]}}\n\n'
-    deltas = b"".join(
-        b'data: {"type":"response.output_text.delta","delta":"%s"}\n\n' % word for word in (b"two ", b"words")
-    )
-    text = [{"type": "output_text", "text": "two words"}]
-    left = assembled(head + deltas)
-    assert left["output"] == [{"type": "message", "role": "assistant", "content": text}]
-    end = b'data: {"type":"response.completed","response":{"id":"r","output":[{"type":"message"}]}}\n\n'
-    assert assembled(head + deltas + end)["output"] == [{"type": "message"}]

@@ -1,8 +1,8 @@
-"""The body of an event stream, put together again as the answer that a call without streaming would have had."""
+"""A streamed answer, put together again as the body that a call without streaming would have had."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 import orjson
@@ -12,7 +12,7 @@ _FINISHED: Final = ("response.completed", "response.incomplete", "response.faile
 
 
 def data_of(stream: bytes) -> Iterator[dict[str, Any]]:
-    """The JSON objects of the ``data`` lines; what is cut off or is none (``[DONE]``) is passed over."""
+    """The JSON objects of an event stream's ``data`` lines; what is cut off or is none (``[DONE]``) is passed over."""
     for line in stream.splitlines():
         if line.startswith(b"data:"):
             try:
@@ -23,12 +23,17 @@ def data_of(stream: bytes) -> Iterator[dict[str, Any]]:
                 yield value
 
 
-def assembled(stream: bytes) -> dict[str, Any]:
-    """One answer from a stream of chat completions, completions or Responses events; empty where it is none."""
+def assembled(chunks: Iterable[Any]) -> dict[str, Any]:
+    """One body from the events of a stream of chat completions, completions or Responses; empty where it is none.
+
+    Each choice keeps its own text, whatever the order. Others wrote the chunks: any value is borne.
+    """
     body: dict[str, Any] = {}
     choices: dict[int, dict[str, Any]] = {}
     written: list[str] = []
-    for chunk in data_of(stream):
+    for chunk in chunks:
+        if not isinstance(chunk, dict):
+            continue
         kind = chunk.get("type")
         response = chunk.get("response")
         if isinstance(kind, str) and isinstance(response, dict):
@@ -53,9 +58,7 @@ def assembled(stream: bytes) -> dict[str, Any]:
 
 
 def _add(choices: dict[int, dict[str, Any]], part: dict[str, Any]) -> None:
-    index = part.get("index")
-    if not isinstance(index, int):
-        index = 0
+    index = _index(part.get("index")) or 0
     choice = choices.setdefault(index, {"index": index})
     if isinstance(part.get("text"), str):
         choice["text"] = choice.get("text", "") + part["text"]
@@ -74,14 +77,22 @@ def _add(choices: dict[int, dict[str, Any]], part: dict[str, Any]) -> None:
 
 
 def _add_call(calls: list[dict[str, Any]], delta: dict[str, Any]) -> None:
-    number = delta.get("index")
+    identity, given = delta.get("id"), delta.get("function")
+    number = _index(delta.get("index"))
+    if number is None:
+        # Servers that send each call whole number none of them; a piece without id goes on with the last.
+        number = len(calls) if isinstance(identity, str) else max(len(calls) - 1, 0)
     # A stream names call 0 before call 1; a gap is filled no further than one call a chunk.
-    if not isinstance(number, int) or not 0 <= number < len(calls):
+    if number >= len(calls):
         calls.append({"type": "function", "function": {"name": "", "arguments": ""}})
         number = len(calls) - 1
-    call, given = calls[number], delta.get("function")
-    if isinstance(delta.get("id"), str):
-        call["id"] = delta["id"]
+    call = calls[number]
+    if isinstance(identity, str):
+        call["id"] = identity
     for key in ("name", "arguments"):
         if isinstance(given, dict) and isinstance(given.get(key), str):
             call["function"][key] += given[key]
+
+
+def _index(value: Any) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
