@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import tempfile
@@ -28,6 +29,14 @@ def keep(store: Path, name: str, source: Path, weights_sha256: str) -> Path:
         CommandError: there is no adapter at ``source``, or its weights are not those of ``weights_sha256``.
         OSError: the folder cannot be written.
     """
+    store.mkdir(parents=True, exist_ok=True, mode=FOLDER_MODE)
+    with (store / ".lock").open("a") as lock:
+        # One copier at a time, so that what lies there half-way is nobody's; a killed one lets go.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return _keep(store, name, source, weights_sha256)
+
+
+def _keep(store: Path, name: str, source: Path, weights_sha256: str) -> Path:
     place = store / name
     if place.is_dir():
         if adapter_sha256(place) == weights_sha256 and _same_config(place, source):
@@ -38,7 +47,6 @@ def keep(store: Path, name: str, source: Path, weights_sha256: str) -> Path:
         shutil.rmtree(place)
     if not source.is_dir():
         raise CommandError(f"the adapter {name} is gone from {source}")
-    store.mkdir(parents=True, exist_ok=True, mode=FOLDER_MODE)
     for left in store.glob(f"{_INCOMING}{name}-*"):
         shutil.rmtree(left, ignore_errors=True)
     incoming = Path(tempfile.mkdtemp(prefix=f"{_INCOMING}{name}-", dir=store))

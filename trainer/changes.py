@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from sentinel.settings import Settings
 
-    Connect = Callable[[], AbstractAsyncContextManager[asyncpg.Connection[Any]]]
+Connect = Callable[[], AbstractAsyncContextManager["asyncpg.Connection[Any]"]]
 
 ACTOR: Final = "trainer"
 """Who acts, in the audit log, where no person does."""

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
@@ -29,15 +28,13 @@ from sentinel.store.adapters import AdapterRow, StaleStateError, adapter_of, mov
 from sentinel.store.admission import PromotionRefusedError, Refusal, admit, in_service
 from sentinel.store.audit import audit
 from trainer import adapter_store
-from trainer.changes import ACTOR, ChangePayload, adapter_of_payload, connections
+from trainer.changes import ACTOR, ChangePayload, Connect, adapter_of_payload, connections
 from trainer.reporting import Report, Stage, silent
 
 if TYPE_CHECKING:
     import asyncpg
 
     from sentinel.settings import Settings
-
-    Connect = Callable[[], AbstractAsyncContextManager[asyncpg.Connection[Any]]]
 
 _log = logs.get("trainer.promote")
 

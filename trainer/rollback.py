@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from sentinel import logs
 from sentinel.clock import Clock, SystemClock
@@ -17,14 +15,10 @@ from sentinel.serving_desired import desired_state
 from sentinel.store import promotions
 from sentinel.store.adapters import StaleStateError
 from sentinel.store.admission import in_service
-from trainer.changes import ACTOR, ChangePayload, adapter_of_payload, connections
+from trainer.changes import ACTOR, ChangePayload, Connect, adapter_of_payload, connections
 
 if TYPE_CHECKING:
-    import asyncpg
-
     from sentinel.settings import Settings
-
-    Connect = Callable[[], AbstractAsyncContextManager[asyncpg.Connection[Any]]]
 
 _log = logs.get("trainer.rollback")
 

@@ -155,4 +155,13 @@ def _one(row: Any) -> AdapterRow | None:
 
 
 def _row(row: Any) -> AdapterRow:
-    return AdapterRow(**{**dict(row), "state": AdapterState(row["state"]), "path": Path(row["path"])})
+    run_id = row["run_id"]
+    # The driver's own UUID type is one that no JSON library writes.
+    return AdapterRow(
+        **{
+            **dict(row),
+            "run_id": None if run_id is None else UUID(bytes=run_id.bytes),
+            "state": AdapterState(row["state"]),
+            "path": Path(row["path"]),
+        }
+    )

@@ -192,8 +192,20 @@ async def _append(
     (row,) = await conn.fetch(
         _APPEND, uuid4(), served_model, adapter, previous, action, gate_report_id, actor
     )
-    return Promotion(**dict(row))
+    return _row(row)
 
 
 def _one(row: Any) -> Promotion | None:
-    return None if row is None else Promotion(**dict(row))
+    return None if row is None else _row(row)
+
+
+def _row(row: Any) -> Promotion:
+    report = row["gate_report_id"]
+    # The driver's own UUID type is one that no JSON library writes.
+    return Promotion(
+        **{
+            **dict(row),
+            "promotion_id": UUID(bytes=row["promotion_id"].bytes),
+            "gate_report_id": None if report is None else UUID(bytes=report.bytes),
+        }
+    )
