@@ -85,9 +85,14 @@ class _Usage(Struct, gc=False):
     completion_tokens: int | None = None
 
 
+class _PromptLogprob(Struct, gc=False):
+    logprob: float
+
+
 class _Completion(Struct, gc=False):
     choices: list[_Choice]
     usage: _Usage | None = None
+    prompt_logprobs: list[dict[str, _PromptLogprob] | None] | None = None
 
 
 class _Card(Struct):
@@ -232,6 +237,30 @@ class Asker:
     ) -> list[str]:
         """`ask` of the base: an `Ask`."""
         return await self.ask(await self.base(), conversations, system)
+
+    async def likelihood(self, model: str, messages: Sequence[Message], answer: str) -> list[float] | None:
+        """Natural-log probabilities of the tokens of ``answer``; None where the server does not give them.
+
+        By vLLM's ``prompt_logprobs`` of chat completions, with and without the answer as the last turn: what the
+        longer prompt adds is the answer. Raises UnavailableError.
+        """
+        asked = conversation(messages, None, "system")
+        body: dict[str, Any] = {"model": model, "temperature": 0, "max_tokens": 1, "prompt_logprobs": 0}
+        counts = []
+        whole: list[dict[str, _PromptLogprob] | None] | None = None
+        for turns, own in ((asked, False), ([*asked, {"role": "assistant", "content": answer}], True)):
+            more = {"add_generation_prompt": not own, "continue_final_message": own}
+            async with self._slots:
+                found = await self._call("POST", "/v1/chat/completions", body | {"messages": turns} | more)
+            if not found:
+                return None
+            told = self._decode(found, _Completion)
+            counts.append((told.usage or _Usage()).prompt_tokens or 0)
+            whole = told.prompt_logprobs
+        if whole is None or not counts[0] < counts[1] == len(whole):
+            return None
+        # The first entry at each place is the prompt's own token.
+        return [next(iter(place.values())).logprob for place in whole[counts[0] :] if place]
 
     # -- the wire
 

@@ -1,0 +1,102 @@
+"""Second phase: the judge reads the answers, and each becomes an outcome. The model that gave them may be gone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Final
+
+import msgspec
+from msgspec import Struct
+
+from trainer.evaluation.answering import RawAnswer, read_outputs
+from trainer.evaluation.items import LoadedSet, SetItem
+from trainer.evidence import ItemOutcome
+from trainer.scorers.grading import Scheme, outcome_of
+from trainer.scorers.judge import AnswerJudge, Word
+
+_CHUNK: Final = 1024
+"""Answers in memory at once."""
+
+
+class Judged(Struct, frozen=True, kw_only=True, gc=False):
+    """One line of ``judged-<arm>.jsonl``."""
+
+    set: str
+    item: str
+    label: str
+    raw: str
+
+
+class Judging:
+    """Grades arm after arm; answers that two arms share are judged once."""
+
+    def __init__(
+        self,
+        sets: Sequence[LoadedSet],
+        scheme: Scheme,
+        judge: AnswerJudge | None,
+        done: Callable[[int], None],
+    ) -> None:
+        self._sets = {one.name: one for one in sets}
+        self._items = {(one.name, item.id): item for one in sets for item in one.items}
+        self._scheme = scheme
+        self._judge = judge
+        self._done = done
+        self._known: dict[tuple[str, str, str], Word] = {}
+
+    def wanted(self) -> int:
+        """Answers of one arm that the judge is shown."""
+        if self._judge is None:
+            return 0
+        return sum(len(one.items) for one in self._sets.values() if self._scheme.judges(one.kind))
+
+    async def grade(self, outputs: Path, judged: Path) -> tuple[ItemOutcome, ...]:
+        """The outcomes of an arm's raw answers, in their order; the judge's own words go to ``judged``.
+
+        Raises:
+            UnavailableError, SlowDownError: the judge is away.
+        """
+        outcomes: list[ItemOutcome] = []
+        encoder = msgspec.json.Encoder()
+        with judged.open("wb") as file:
+            for chunk in _chunks(read_outputs(outputs)):
+                words = await self._words(chunk)
+                for answer, word in zip(chunk, words, strict=True):
+                    outcomes.append(self._outcome(answer, word))
+                    if word is not None:
+                        told = Judged(set=answer.set, item=answer.item, label=word.label, raw=word.raw)
+                        file.write(encoder.encode(told) + b"\n")
+        return tuple(outcomes)
+
+    def _item(self, answer: RawAnswer) -> SetItem:
+        return self._items[answer.set, answer.item]
+
+    def _outcome(self, answer: RawAnswer, word: Word | None) -> ItemOutcome:
+        return outcome_of(
+            self._scheme,
+            answer.set,
+            self._sets[answer.set].kind,
+            self._item(answer),
+            answer.answer,
+            answer.tokens,
+            word,
+        )
+
+    async def _words(self, chunk: Sequence[RawAnswer]) -> list[Word | None]:
+        judge = self._judge
+        if judge is None:
+            return [None] * len(chunk)
+        keys = [(one.set, one.item, one.answer) for one in chunk]
+        shown = [self._scheme.judges(self._sets[one.set].kind) for one in chunk]
+        fresh = [at for at, key in enumerate(keys) if shown[at] and key not in self._known]
+        found = await judge.words([(self._item(chunk[at]).messages, chunk[at].answer) for at in fresh])
+        self._known |= {keys[at]: word for at, word in zip(fresh, found, strict=True)}
+        self._done(sum(shown))
+        return [self._known[key] if seen else None for key, seen in zip(keys, shown, strict=True)]
+
+
+def _chunks(answers: Iterator[RawAnswer]) -> Iterator[list[RawAnswer]]:
+    while chunk := list(islice(answers, _CHUNK)):
+        yield chunk
