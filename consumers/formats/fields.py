@@ -18,7 +18,9 @@ MAX_DEPTH: Final = 64
 MAX_NAME: Final = 512
 """Characters kept of ids, model names, tenants: an index row of PostgreSQL holds 2,704 bytes."""
 
-_INT32: Final = 2**31 - 1
+MAX_COUNT: Final = 2**31 - 1
+"""The largest value of a 32-bit column."""
+
 _EPOCH_UNITS: Final = ((1e17, 1e9), (1e14, 1e6), (1e11, 1e3), (0.0, 1.0))
 """Epoch numbers by size: nanoseconds, microseconds, milliseconds, seconds."""
 _LENIENT_TIME: Final = re.compile(
@@ -92,10 +94,10 @@ def count(value: Any) -> int | None:
             return None
         value = int(value)
     if isinstance(value, float):
-        if not 0 <= value <= _INT32:
+        if not 0 <= value <= MAX_COUNT:
             return None
         value = int(value)
-    return value if isinstance(value, int) and 0 <= value <= _INT32 else None
+    return value if isinstance(value, int) and 0 <= value <= MAX_COUNT else None
 
 
 def mapping(value: Any) -> Mapping[str, Any]:
