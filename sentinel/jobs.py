@@ -138,6 +138,12 @@ async def waiting(conn: Connection, *kinds: JobKind) -> Waiting:
     return Waiting(row["jobs"], row["oldest"])
 
 
+async def held(conn: Connection) -> int:
+    """Jobs that ended in an error which nobody expected; they are kept for a person to look at."""
+    count: int = await conn.fetchval("SELECT count(*) FROM pgqueuer.pgqueuer WHERE status = 'failed'")
+    return count
+
+
 async def announce_worker(conn: Connection, lane: str) -> None:
     """Say that this session takes jobs of a lane (``train`` or ``serve``), for as long as it lives."""
     await conn.execute("SELECT pg_advisory_lock_shared($1)", _PRESENCE[lane])

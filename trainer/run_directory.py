@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, Self
+from uuid import UUID
 
 import orjson
 
@@ -18,6 +20,14 @@ from sentinel.clock import Clock
 from sentinel.errors import CommandError
 
 LOCK: Final = "run.lock"
+LOG: Final = "run.log"
+"""What the run's process wrote, all attempts after one another."""
+
+
+def folder_of(runs_dir: Path, served_model: str, run_id: UUID) -> Path:
+    """Where the files of a run are."""
+    name = re.sub(r"[^A-Za-z0-9._-]", "_", served_model).lstrip(".") or "_"
+    return runs_dir / f"{name}-{str(run_id)[:8]}"
 
 
 class RunDirectory:

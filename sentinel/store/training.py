@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
     Connection = asyncpg.Connection[Any]
 
-STEPS: Final = ("pairs", "dataset", "finetune", "evaluate", "gate", "promote")
-"""Steps of a run in their order."""
+STEPS: Final = ("dataset", "finetune", "evaluate", "gate")
+"""Steps of a run in their order; pairs are collected at the beginning of the first."""
 
 FINAL: Final = (RunState.SUCCEEDED, RunState.FAILED, RunState.CANCELLED)
 LOG_TAIL_CHARS: Final = 8_000
@@ -103,6 +103,9 @@ async def create_run(
 
 async def begin_attempt(conn: Connection, run_id: UUID, directory: str = "") -> int:
     """Start the run's next attempt and return its number; every earlier attempt is stale from here on.
+
+    Called by the run's own process once it holds the lock of the run's folder: a process that finds the folder
+    taken must not make the other one stale.
 
     Raises:
         CommandError: there is no such run.
@@ -220,18 +223,24 @@ async def note_interruption(conn: Connection, run_id: UUID, attempt: int) -> Non
     )
 
 
-async def request_cancel(conn: Connection, run_id: UUID) -> RunState:
+async def request_cancel(conn: Connection, run_id: UUID, *, silent_s: float = 600.0) -> RunState:
     """Cancel a queued run at once, ask a running one to stop; the state that it is in afterwards.
+
+    A running one that gave no sign of life for ``silent_s`` seconds has nobody who could stop it, and is
+    cancelled at once too.
 
     Raises:
         CommandError: there is no such run, or it has ended.
     """
     state = await conn.fetchval(
-        "UPDATE training_runs SET cancel_requested = true,"
-        " state = CASE WHEN state = 'queued' THEN 'cancelled' ELSE state END,"
-        " finished_at = CASE WHEN state = 'queued' THEN now() ELSE finished_at END"
-        " WHERE run_id = $1 AND state IN ('queued', 'running') RETURNING state",
+        "WITH run AS (SELECT run_id, state = 'queued' OR heartbeat_at < now() - make_interval(secs => $2) AS idle"
+        " FROM training_runs WHERE run_id = $1 AND state IN ('queued', 'running') FOR UPDATE)"
+        " UPDATE training_runs AS t SET cancel_requested = true,"
+        " state = CASE WHEN run.idle THEN 'cancelled' ELSE t.state END,"
+        " finished_at = CASE WHEN run.idle THEN now() ELSE t.finished_at END"
+        " FROM run WHERE t.run_id = run.run_id RETURNING t.state",
         run_id,
+        silent_s,
     )
     if state is None:
         run = await run_of(conn, run_id)

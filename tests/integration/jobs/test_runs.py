@@ -39,7 +39,7 @@ async def test_a_run_from_beginning_to_end(conn: Conn) -> None:
     assert (run.state, run.step, run.progress, run.log_tail) == (
         RunState.RUNNING, "finetune", 0.5, "step 5 of 10",
     )  # fmt: skip
-    assert run.done == pytest.approx(2.5 / 6)
+    assert run.done == pytest.approx(1.5 / 4)
     assert run.config == {"recipe": "tiny", "actor": "me"}
     assert run.hypothesis == {"primary": "safety"}
     await training.finish(conn, run_id, attempt, RunState.SUCCEEDED)
@@ -99,6 +99,16 @@ async def test_cancelling(conn: Conn) -> None:
         await training.request_cancel(conn, running)
     with pytest.raises(CommandError, match="there is no run"):
         await training.request_cancel(conn, uuid4())
+
+
+async def test_a_run_that_nobody_works_on_is_cancelled_at_once(conn: Conn) -> None:
+    run_id = uuid4()
+    await training.create_run(conn, run_id, "main")
+    attempt = await training.begin_attempt(conn, run_id)
+    await conn.execute("UPDATE training_runs SET heartbeat_at = now() - interval '11 minutes'")
+    assert await training.request_cancel(conn, run_id) is RunState.CANCELLED
+    with pytest.raises(StaleAttemptError, match="is cancelled"):
+        await training.heartbeat(conn, run_id, attempt)
 
 
 async def test_a_run_is_found_by_the_beginning_of_its_id(conn: Conn) -> None:
