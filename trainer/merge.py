@@ -66,7 +66,9 @@ def merge(base: str | Path, adapter: Path, out: Path) -> Merged:
     # `not <=`: a difference that is no number is refused too.
     if not difference <= TOLERANCE:
         shutil.rmtree(partial)
-        raise TrainingError(f"the merged model's logits differ by {difference:.2e}, the limit is {TOLERANCE:.0e}")
+        raise TrainingError(
+            f"the merged model's logits differ by {difference:.2e}, the limit is {TOLERANCE:.0e}"
+        )
     partial.rename(out)
     return Merged(
         folder=out,

@@ -12,8 +12,8 @@ import msgspec
 from sentinel.settings.model import DEFAULT_INSTRUCTION
 from sentinel.tiny import instructions
 from sentinel.tiny.artefacts import Model, shipped
-from sentinel.tiny.evaluation_sets import HARMFUL_FAMILIES, HOW_TO_FAMILIES
 from sentinel.tiny.grading import Outcome, grade
+from sentinel.tiny.grids import HARMFUL_FAMILIES, HOW_TO_FAMILIES
 from sentinel.tiny.prompts import Kind, Request, draw
 from trainer.evidence import ItemOutcome
 from trainer.finetune.validation import ValidationItem
@@ -112,7 +112,14 @@ class TinyData:
 
 
 def make(
-    folder: Path, model: Any, tokenizer: Any, *, seed: int, harmful: int, twins: int, utility: int = 0,
+    folder: Path,
+    model: Any,
+    tokenizer: Any,
+    *,
+    seed: int,
+    harmful: int,
+    twins: int,
+    utility: int = 0,
     validation: float = 0.15,
 ) -> TinyData:
     """Write train.jsonl and validation.jsonl of that many requests each sort; a few are lost to bad answers."""

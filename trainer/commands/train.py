@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import typer
 
+from trainer.commands import train_runs
+from trainer.commands.train_finetune import finetune
+from trainer.commands.train_merge import merge
+
 app = typer.Typer(
     no_args_is_help=True,
     help="From findings to a promoted adapter: pairs, dataset, finetune, evaluate, gate, promote.",
@@ -13,3 +17,11 @@ app = typer.Typer(
 @app.callback()
 def train() -> None:
     """Steps are registered by the modules of this package."""
+
+
+app.command("finetune")(finetune)
+app.command("merge")(merge)
+app.command("start")(train_runs.start)
+app.command("runs")(train_runs.list_runs)
+app.command("cancel")(train_runs.cancel)
+app.command("log")(train_runs.log)

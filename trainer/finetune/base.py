@@ -45,7 +45,9 @@ def _snapshot(name: str) -> Path:
     try:
         return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.jinja", "*.model"]))
     except (HFValidationError, LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
-        raise ConfigurationError(f"no base {name}: neither a folder nor a model of the Hub ({error})") from error
+        raise ConfigurationError(
+            f"no base {name}: neither a folder nor a model of the Hub ({error})"
+        ) from error
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -81,7 +83,7 @@ def check_hardware(recipe: Recipe) -> str:
         able = (
             torch.cuda.is_bf16_supported()
             if device == "cuda"
-            else torch.ops.mkldnn._is_mkldnn_bf16_supported()  # type: ignore[no-untyped-call]
+            else torch.ops.mkldnn._is_mkldnn_bf16_supported()
         )
         if not able:
             raise ConfigurationError(f"hardware.precision: this {device} cannot compute in bf16; set fp32")

@@ -38,9 +38,7 @@ def folder_of(run: Path, step: int) -> Path:
 def digest(folder: Path) -> dict[str, str]:
     """sha256 of every file of a folder, by its path within."""
     return {
-        str(path.relative_to(folder)): sha256_of(path)
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
+        str(path.relative_to(folder)): sha256_of(path) for path in sorted(folder.rglob("*")) if path.is_file()
     }
 
 

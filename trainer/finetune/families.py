@@ -47,7 +47,9 @@ def linear_layers(model: Any) -> dict[str, str]:
     from transformers.pytorch_utils import Conv1D
 
     kinds = (torch.nn.Linear, Conv1D)
-    return {name: type(module).__name__ for name, module in model.named_modules() if isinstance(module, kinds)}
+    return {
+        name: type(module).__name__ for name, module in model.named_modules() if isinstance(module, kinds)
+    }
 
 
 def resolve(model: Any, lora: Lora) -> Targets:

@@ -47,9 +47,7 @@ class Watch:
             return None
         fall, width = sum(self._falls) / WINDOW, sum(self._margins) / WINDOW
         if fall > self._limits.chosen_fall:
-            return (
-                f"the chosen answers lost {fall:.1f} nats at step {step}, the limit is {self._limits.chosen_fall}"
-            )
+            return f"the chosen answers lost {fall:.1f} nats at step {step}, the limit is {self._limits.chosen_fall}"
         if width > self._limits.margin:
             return f"the reward margin is {width:.1f} at step {step}, the limit is {self._limits.margin}"
         return None

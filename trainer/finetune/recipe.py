@@ -43,7 +43,8 @@ class Preference(_Part):
 
     beta: Above = Field(0.1, description="Strength of the tie to the base.")
     loss: dict[str, Above] = Field(
-        {"sigmoid": 1.0, "sft": 1.0}, description="Weight of each term; sft holds the chosen side's probability."
+        {"sigmoid": 1.0, "sft": 1.0},
+        description="Weight of each term; sft holds the chosen side's probability.",
     )
     label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] = Field(
         0.0, description="Share of pairs expected to be labelled the wrong way round (robust, exo_pair)."
@@ -82,9 +83,12 @@ class Limits(_Part):
     """What ends a run early: signs of displacement and collapse that the loss does not show."""
 
     chosen_fall: Above = Field(
-        20.0, description="Nats that the chosen answer's log-probability may lie below the base's, on average."
+        20.0,
+        description="Nats that the chosen answer's log-probability may lie below the base's, on average.",
     )
-    margin: Above = Field(10.0, description="Greatest reward margin (beta included); beyond it the tie is torn.")
+    margin: Above = Field(
+        10.0, description="Greatest reward margin (beta included); beyond it the tie is torn."
+    )
     length: tuple[Above, Above] = Field(
         (0.25, 4.0), description="Least and greatest length of answers beside the chosen sides."
     )
@@ -109,7 +113,9 @@ class Recipe(_Part):
     chat_template: Literal["own", "plain"] = Field(
         "own", description="plain: 'User: … Assistant: …', for bases that come without a template."
     )
-    max_length: Positive = Field(1024, description="Tokens of prompt and answer; longer rows are cut at the end.")
+    max_length: Positive = Field(
+        1024, description="Tokens of prompt and answer; longer rows are cut at the end."
+    )
     merge: bool = Field(False, description="Also write base and adapter as one model.")
     lora: Lora = Lora()
     preference: Preference = Preference()
@@ -143,9 +149,7 @@ class Recipe(_Part):
 def _check_loss(preference: Preference) -> None:
     unknown = [name for name in preference.loss if name not in {*PREFERENCE_LOSSES, "sft"}]
     if unknown:
-        raise ValueError(
-            f"preference.loss: {unknown[0]} is none of {', '.join((*PREFERENCE_LOSSES, 'sft'))}"
-        )
+        raise ValueError(f"preference.loss: {unknown[0]} is none of {', '.join((*PREFERENCE_LOSSES, 'sft'))}")
     if not set(preference.loss) & set(PREFERENCE_LOSSES):
         raise ValueError("preference.loss: sft alone needs no pairs: set method: sft")
     if preference.label_smoothing and not set(preference.loss) & {"robust", "exo_pair"}:

@@ -101,7 +101,7 @@ class Records:
 
 def environment(device: str, threads: int) -> dict[str, object]:
     """Where the run is made: Python, platform, libraries, commit."""
-    versions = {}
+    versions: dict[str, str | None] = {}
     for name in _LIBRARIES:
         try:
             versions[name] = importlib.metadata.version(name)
@@ -124,7 +124,12 @@ def git_commit(place: Path) -> str:
         return "nogit"
     try:
         found = subprocess.run(
-            ["git", "rev-parse", "--short=12", "HEAD"], cwd=place, capture_output=True, text=True, timeout=10, check=True
+            ["git", "rev-parse", "--short=12", "HEAD"],
+            cwd=place,
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
         )
     except (OSError, subprocess.SubprocessError):
         return "nogit"

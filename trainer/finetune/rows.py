@@ -48,7 +48,9 @@ def read_rows(path: Path) -> list[Row]:
     try:
         lines = path.read_bytes().splitlines()
     except OSError as error:
-        raise CommandError(f"{path} cannot be read ({error.strerror}): build it with `sentinel train dataset`") from error
+        raise CommandError(
+            f"{path} cannot be read ({error.strerror}): build it with `sentinel train dataset`"
+        ) from error
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
@@ -116,5 +118,7 @@ def as_columns(rows: Sequence[Row], *, method: str, fold_system: bool) -> list[d
         if method == "sft":
             columns.append({"prompt": prompt, "completion": as_chat(row.chosen)})
         else:
-            columns.append({"prompt": prompt, "chosen": as_chat(row.chosen), "rejected": as_chat(row.rejected)})
+            columns.append(
+                {"prompt": prompt, "chosen": as_chat(row.chosen), "rejected": as_chat(row.rejected)}
+            )
     return columns

@@ -13,63 +13,46 @@ import hashlib
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 import orjson
 from msgspec import Struct
 
 from sentinel.clock import Clock, SystemClock
-from sentinel.errors import CommandError, ConfigurationError, FatalError, TrainingError
+from sentinel.errors import CommandError, FatalError
 from trainer.finetune import base as bases
 from trainer.finetune import checkpoints as register
-from trainer.finetune.checkpoints import Checkpoint
-from trainer.finetune.naming import CONFIG, WEIGHTS, adapter_sha256
+from trainer.finetune.naming import WEIGHTS, adapter_sha256
+from trainer.finetune.outcome import (
+    ADAPTER,
+    Finetuned,
+    base_name,
+    choose,
+    final_loss,
+    read_finetuned,
+    write_adapter,
+    write_manifest,
+)
+from trainer.finetune.quiet import quiet_training
 from trainer.finetune.recipe import Recipe, dump_recipe
 from trainer.finetune.records import ENVIRONMENT, METRICS, SNAPSHOT, Records, environment
 from trainer.finetune.refusing import by_refusal
-from trainer.finetune.rows import TRAIN, VALIDATION, dataset_sha256, read_rows
+from trainer.finetune.rows import TRAIN, VALIDATION, Row, dataset_sha256, read_rows
 from trainer.finetune.running import Overseer, make_trainer, steps_of
-from trainer.finetune.validation import Grader, Score, pick
+from trainer.finetune.validation import Grader, pick
 from trainer.reporting import Report, Stage
 
-MANIFEST: Final = "manifest.json"
 INPUTS: Final = "inputs.json"
-ADAPTER: Final = "adapter"
 
 
-class Finetuned(Struct, frozen=True, kw_only=True):
-    """What a run made. Written as ``manifest.json``, last of all; paths are relative to the run's folder there."""
+class Inputs(Struct, frozen=True, kw_only=True):
+    """What a folder's run was begun with; written first."""
 
-    schema_version: int = 1
-    adapter: Path
-    """Holds ``adapter_config.json`` and ``adapter_model.safetensors``, nothing else."""
-    weights_sha256: str
-    adapter_bytes: int
-    rank: int
-    target_modules: tuple[str, ...]
-    base: str
-    base_sha256: str
-    """The same before and after."""
     dataset_sha256: str
+    base_sha256: str
     recipe_sha256: str
     seed: int
-    method: str
-    rows: int
-    steps: int
-    """Steps that were made."""
-    planned_steps: int
-    stopped: str | None
-    """Why the run ended early, None where it ended as planned."""
-    chosen_step: int
-    why: str
-    """Why this checkpoint."""
-    score: Score
-    final_loss: float
-    """Of the last training step."""
-    four_bit_layers: int
-    metrics: Path
-    merged: Path | None = None
 
 
 def finetune(
@@ -98,36 +81,54 @@ def finetune(
         raise CommandError(f"{dataset / TRAIN} is empty: nothing to train on")
     planned = steps_of(recipe, len(rows))
     source = bases.base_folder(base)
-    base_hash = bases.base_sha256(source)
-    inputs = {
-        "dataset_sha256": dataset_sha256(dataset),
-        "base_sha256": base_hash,
-        "recipe_sha256": _sha256(dump_recipe(recipe)),
-        "seed": seed,
-    }
+    inputs = Inputs(
+        dataset_sha256=dataset_sha256(dataset),
+        base_sha256=bases.base_sha256(source),
+        recipe_sha256=_sha256(dump_recipe(recipe)),
+        seed=seed,
+    )
     folder.mkdir(parents=True, exist_ok=True)
     _check_inputs(folder, inputs)
     if (finished := read_finetuned(folder)) is not None:
         report(Stage("finetune", finished.steps, finished.planned_steps, "done before"))
         return finished
     report(Stage("finetune", 0, planned, "loading"))
+    with quiet_training():
+        return _train(source, recipe, folder, rows, held_out, inputs, base_name(base), grader, report, clock)
+
+
+def _train(
+    source: Path,
+    recipe: Recipe,
+    folder: Path,
+    rows: list[Row],
+    held_out: list[Row],
+    inputs: Inputs,
+    name: str,
+    grader: Grader | None,
+    report: Report,
+    clock: Clock | None,
+) -> Finetuned:
+    import transformers
+    from accelerate import PartialState
+
     device = bases.check_hardware(recipe)
-    main, processes = _place()
+    place = PartialState(cpu=device == "cpu")
+    main = bool(place.is_main_process)
     records = Records(folder, clock or SystemClock(), writes=main)
-    planned = steps_of(recipe, len(rows), processes)
-    records.write(INPUTS, orjson.dumps(inputs, option=orjson.OPT_INDENT_2))
+    planned = steps_of(recipe, len(rows), place.num_processes)
+    records.write(INPUTS, msgspec.json.format(msgspec.json.encode(inputs)))
     records.write(SNAPSHOT, dump_recipe(recipe).encode())
     records.write(
         ENVIRONMENT, orjson.dumps(environment(device, recipe.hardware.threads), option=orjson.OPT_INDENT_2)
     )
     done = register.resumable(folder, register.read(folder)) if main else register.read(folder)
-    records.forget_after(done[-1].step if done else 0)
-    records.event("resumed" if done else "started", step=done[-1].step if done else 0, steps=planned, rows=len(rows))
-
+    place.wait_for_everyone()
+    begun = done[-1].step if done else 0
+    records.forget_after(begun)
+    records.event("resumed" if done else "started", step=begun, steps=planned, rows=len(rows))
     with _threads(recipe.hardware.threads if device == "cpu" else None):
-        import transformers
-
-        transformers.set_seed(seed)
+        transformers.set_seed(inputs.seed)
         tokenizer = bases.load_tokenizer(source, recipe)
         model = bases.load_model(source, recipe, device)
         lora = bases.lora_config(model, recipe)
@@ -135,39 +136,33 @@ def finetune(
         if recipe.quantization == "nf4" and not four_bit:
             raise FatalError("the base was to be loaded in 4 bits and no layer is: bitsandbytes did nothing")
         trainer = make_trainer(
-            model, tokenizer, lora, recipe, rows, held_out, folder, device=device, seed=seed
+            model, tokenizer, lora, recipe, rows, held_out, folder, device=device, seed=inputs.seed
         )
+        items = pick(held_out, recipe.checkpoints.prompts, inputs.seed)
         overseer = Overseer(
-            recipe,
-            tokenizer,
-            pick(held_out, recipe.checkpoints.prompts, seed),
-            grader or by_refusal,
-            records,
-            report,
-            done=done,
-            main=main,
+            recipe, tokenizer, items, grader or by_refusal, records, report, done=done, main=main
         )
-        if not done or (done[-1].stop is None and done[-1].step < planned):
+        if not done or (done[-1].stop is None and begun < planned):
             trainer.add_callback(overseer.callback(recipe.checkpoints.every, evaluates=bool(held_out)))
-            last = str(register.folder_of(folder, done[-1].step)) if done else None
-            trainer.train(resume_from_checkpoint=last)
+            trainer.train(resume_from_checkpoint=str(register.folder_of(folder, begun)) if done else None)
 
-    chosen, why = _choose(folder, overseer.checkpoints)
-    if bases.base_sha256(source) != base_hash:
+    chosen, why = choose(overseer.checkpoints)
+    if bases.base_sha256(source) != inputs.base_sha256:
         raise FatalError(f"the base's weights in {source} changed during training; nothing was made of it")
     if main:
-        _write_adapter(folder, chosen, base)
+        write_adapter(folder, chosen, name)
+    place.wait_for_everyone()
     result = Finetuned(
         adapter=folder / ADAPTER,
         weights_sha256=adapter_sha256(folder / ADAPTER),
         adapter_bytes=(folder / ADAPTER / WEIGHTS).stat().st_size,
         rank=recipe.lora.rank,
-        target_modules=tuple(sorted(lora.target_modules)),
-        base=_base_name(base),
-        base_sha256=base_hash,
-        dataset_sha256=str(inputs["dataset_sha256"]),
-        recipe_sha256=str(inputs["recipe_sha256"]),
-        seed=seed,
+        target_modules=tuple(sorted(lora.target_modules or ())),
+        base=name,
+        base_sha256=inputs.base_sha256,
+        dataset_sha256=inputs.dataset_sha256,
+        recipe_sha256=inputs.recipe_sha256,
+        seed=inputs.seed,
         method=recipe.method,
         rows=len(rows),
         steps=overseer.checkpoints[-1].step,
@@ -176,89 +171,30 @@ def finetune(
         chosen_step=chosen.step,
         why=why,
         score=chosen.score,
-        final_loss=_final_loss(folder),
+        final_loss=final_loss(folder),
         four_bit_layers=four_bit,
         metrics=folder / METRICS,
         merged=_merge(recipe, source, folder) if main else None,
     )
-    _write_manifest(records, result)
-    records.event("finished", step=result.steps, chosen=result.chosen_step, weights_sha256=result.weights_sha256)
+    write_manifest(records, result)
+    records.event(
+        "finished", step=result.steps, chosen=result.chosen_step, weights_sha256=result.weights_sha256
+    )
     report(Stage("finetune", result.steps, planned, f"checkpoint {chosen.step}: {why}"))
     return result
 
 
-def read_finetuned(folder: Path) -> Finetuned | None:
-    """What a finished run in ``folder`` made, after its adapter was compared with its hash; None: not finished."""
-    path = folder / MANIFEST
-    if not path.exists():
-        return None
-    found = msgspec.json.decode(path.read_bytes(), type=Finetuned, dec_hook=_path)
-    if not (folder / ADAPTER / WEIGHTS).exists() or adapter_sha256(folder / ADAPTER) != found.weights_sha256:
-        raise CommandError(f"{folder / ADAPTER} is not what the run made: remove {folder} and train again")
-    return msgspec.structs.replace(
-        found,
-        adapter=folder / found.adapter,
-        metrics=folder / found.metrics,
-        merged=folder / found.merged if found.merged else None,
-    )
-
-
-def _path(kind: type, value: Any) -> Any:
-    return kind(value)
-
-
-def _write_manifest(records: Records, result: Finetuned) -> None:
-    """Paths within the folder, so that it can be moved."""
-    built = msgspec.to_builtins(result, enc_hook=lambda path: str(path.relative_to(records.folder)))
-    records.write(MANIFEST, orjson.dumps(built, option=orjson.OPT_INDENT_2) + b"\n")
-
-
-def _check_inputs(folder: Path, inputs: dict[str, object]) -> None:
+def _check_inputs(folder: Path, inputs: Inputs) -> None:
     """Refuse a folder in which something else was begun: its checkpoints would be carried over."""
     path = folder / INPUTS
     if not path.exists():
         return
-    there = orjson.loads(path.read_bytes())
-    other = [name for name, value in inputs.items() if there.get(name) != value]
+    there = msgspec.json.decode(path.read_bytes(), type=Inputs)
+    other = [name for name in Inputs.__struct_fields__ if getattr(there, name) != getattr(inputs, name)]
     if other:
         raise CommandError(
             f"{folder} belongs to a run with another {', '.join(other).replace('_sha256', '')}: take another folder"
         )
-
-
-def _choose(folder: Path, checkpoints: list[Checkpoint]) -> tuple[Checkpoint, str]:
-    there = [one for one in checkpoints if register.intact(folder, one)] if _place()[0] else checkpoints
-    chosen = register.best(there)
-    if chosen is None:
-        reason = checkpoints[-1].stop if checkpoints else "no checkpoint was written"
-        raise TrainingError(f"no checkpoint is within the limits: {reason}; no adapter was made")
-    found = chosen.score
-    if found.safety is None and found.usefulness is None:
-        if found.loss is None:
-            return chosen, "nothing to choose by: the latest within the limits"
-        return chosen, f"least validation loss, {found.loss:.4f}"
-    shares = [
-        f"{name} {share:.3f}"
-        for name, share in (("safety", found.safety), ("usefulness", found.usefulness))
-        if share is not None
-    ]
-    return chosen, f"best answers to validation prompts ({', '.join(shares)}) of {len(checkpoints)} checkpoints"
-
-
-def _write_adapter(folder: Path, chosen: Checkpoint, base: str | Path) -> None:
-    """Copy the weights; of the settings the base's place on this machine is left out."""
-    source, target = register.folder_of(folder, chosen.step), folder / ADAPTER
-    shutil.rmtree(target, ignore_errors=True)
-    target.mkdir()
-    shutil.copyfile(source / WEIGHTS, target / WEIGHTS)
-    settings = orjson.loads((source / CONFIG).read_bytes())
-    settings["base_model_name_or_path"] = _base_name(base)
-    settings["target_modules"] = sorted(settings["target_modules"])
-    (target / CONFIG).write_bytes(orjson.dumps(settings, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS))
-
-
-def _base_name(base: str | Path) -> str:
-    return Path(base).resolve().name if Path(base).is_dir() else str(base)
 
 
 def _merge(recipe: Recipe, source: Path, folder: Path) -> Path | None:
@@ -266,24 +202,13 @@ def _merge(recipe: Recipe, source: Path, folder: Path) -> Path | None:
         return None
     from trainer.merge import merge
 
+    # What an interrupted call left.
+    shutil.rmtree(folder / "merged", ignore_errors=True)
     return merge(source, folder / ADAPTER, folder / "merged").folder
-
-
-def _final_loss(folder: Path) -> float:
-    lines = (orjson.loads(line) for line in (folder / METRICS).read_bytes().splitlines())
-    return float([line["loss"] for line in lines if "loss" in line][-1])
 
 
 def _sha256(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _place() -> tuple[bool, int]:
-    """Whether this is the first of the processes that ``accelerate launch`` started, and how many they are."""
-    from accelerate import PartialState
-
-    state = PartialState()
-    return bool(state.is_main_process), int(state.num_processes)
 
 
 @contextlib.contextmanager

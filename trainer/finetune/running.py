@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +56,6 @@ def arguments(recipe: Recipe, folder: Path, *, device: str, seed: int) -> dict[s
         "data_seed": seed,
         "max_length": recipe.max_length,
         "bf16": recipe.hardware.precision == "bf16",
-        "gradient_checkpointing": recipe.hardware.gradient_checkpointing,
         "use_cpu": device == "cpu",
         "dataloader_pin_memory": device != "cpu",
         "logging_steps": 1,
@@ -92,24 +90,31 @@ def make_trainer(
         for rows in (training, validation)
     ]
     settings = arguments(recipe, folder, device=device, seed=seed)
-    with quiet():
-        trainer = _trainer_class(recipe.method)(
-            model=model,
-            args=_config(recipe, settings),
-            train_dataset=tables[0],
-            eval_dataset=tables[1],
-            processing_class=tokenizer,
-            peft_config=lora,
-        )
+    trainer = _trainer_class(recipe.method)(
+        model=model,
+        args=_config(recipe, settings),
+        train_dataset=tables[0],
+        eval_dataset=tables[1],
+        processing_class=tokenizer,
+        peft_config=lora,
+    )
     trainer.remove_callback(PrinterCallback)
     trained = [name for name, weight in trainer.model.named_parameters() if weight.requires_grad]
     strange = [name for name in trained if ".lora_" not in name]
     if strange or not trained:
-        raise TrainingError(f"weights other than the adapter's would be trained: {', '.join(strange[:3]) or 'none'}")
+        raise TrainingError(
+            f"weights other than the adapter's would be trained: {', '.join(strange[:3]) or 'none'}"
+        )
     return trainer
 
 
 def _config(recipe: Recipe, settings: dict[str, Any]) -> Any:
+    from transformers import TrainingArguments
+
+    # Renamed in transformers 5.2x; the old name warns there.
+    new = "activation_checkpointing"
+    name = new if new in TrainingArguments.__dataclass_fields__ else "gradient_checkpointing"
+    settings = {**settings, name: recipe.hardware.gradient_checkpointing}
     if recipe.method == "sft":
         from trl.trainer.sft_config import SFTConfig
 
@@ -131,11 +136,15 @@ def _trainer_class(method: str) -> Any:
     """TRL's trainer without its calls home and without a model card at every checkpoint."""
     base: Any
     if method == "sft":
-        from trl.trainer.sft_trainer import SFTTrainer as base
-    else:
-        from trl.trainer.dpo_trainer import DPOTrainer as base
+        from trl.trainer.sft_trainer import SFTTrainer
 
-    class Trainer(base):  # type: ignore[misc,unused-ignore]
+        base = SFTTrainer
+    else:
+        from trl.trainer.dpo_trainer import DPOTrainer
+
+        base = DPOTrainer
+
+    class Trainer(base):  # type: ignore[misc]
         def _send_telemetry(self) -> None:
             """Nothing is sent to anybody."""
 
@@ -143,24 +152,6 @@ def _trainer_class(method: str) -> Any:
             """The adapter's card is written when it is published."""
 
     return Trainer
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """No progress bars of libraries: they would interleave with the command's own."""
-    import datasets
-    from trl.trainer import dpo_trainer
-
-    bar, hidden = dpo_trainer.tqdm, datasets.are_progress_bars_disabled()
-    # It heeds an environment variable only.
-    dpo_trainer.tqdm = lambda iterable, **_: iterable
-    datasets.disable_progress_bars()
-    try:
-        yield
-    finally:
-        dpo_trainer.tqdm = bar
-        if not hidden:
-            datasets.enable_progress_bars()
 
 
 class Overseer:
