@@ -21,7 +21,6 @@ What differs from Apache Kafka, as seen with aiokafka 0.14 and librdkafka 2.16:
 from __future__ import annotations
 
 import argparse
-import asyncio
 import ctypes
 import json
 import os
@@ -36,10 +35,12 @@ from types import FrameType, TracebackType
 from typing import Any, Final, Self
 
 from sentinel.embedded.librdkafka import PRODUCER, load
+from sentinel.embedded.owned import OwnedServer
 from sentinel.embedded.tether import MINIMAL_ENVIRONMENT, TetheredProcess
 from sentinel.errors import ConfigurationError, UnavailableError
 
 _JOIN_DELAY_MS: Final = 100  # librdkafka's default of 3 s is what a group waits for further members
+_STOP_SECONDS: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +154,7 @@ class EmbeddedBroker:
         self.stop()
 
 
-class EmbeddedBrokerProcess:
+class EmbeddedBrokerProcess(OwnedServer):
     """The same broker in a child process, which ends with this one.
 
     A broker in the daemon's own process would lose its records with the daemon, and its threads would count
@@ -164,9 +165,9 @@ class EmbeddedBrokerProcess:
 
     def __init__(self, folder: Path, topics: Mapping[str, int] | None = None) -> None:
         """``folder`` receives ``broker.json`` (bootstrap, cluster_id, pid) and ``broker.log``."""
+        super().__init__()
         self.folder = folder
         self._topics = dict(topics or {})
-        self._process: TetheredProcess | None = None
         self._facts: dict[str, Any] = {}
 
     @property
@@ -178,12 +179,6 @@ class EmbeddedBrokerProcess:
     def cluster_id(self) -> str:
         """What clients see as the cluster's identity; another one after each start."""
         return self._fact("cluster_id")
-
-    @property
-    def pid(self) -> int | None:
-        """Its process id, ``None`` when it does not run."""
-        process = self._process
-        return process.pid if process is not None and process.exit_status() is None else None
 
     def start(self) -> None:
         """Start it and wait for its address.
@@ -213,11 +208,11 @@ class EmbeddedBrokerProcess:
 
     def stop(self) -> None:
         """End it in order."""
-        self._end(signal.SIGTERM)
+        self._end(signal.SIGTERM, _STOP_SECONDS)
 
     def kill(self) -> None:
         """As ``kill -9`` does; like ``stop`` it takes every record along."""
-        self._end(signal.SIGKILL)
+        self._end(signal.SIGKILL, _STOP_SECONDS)
 
     def restart(self) -> None:
         """A new, empty broker on another port."""
@@ -237,30 +232,6 @@ class EmbeddedBrokerProcess:
         if name not in self._facts:
             raise ConfigurationError("the embedded broker has not been started")
         return str(self._facts[name])
-
-    def _end(self, number: signal.Signals) -> None:
-        process, self._process = self._process, None
-        if process is None:
-            return
-        process.end(number, 10)
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
-
-    async def __aenter__(self) -> Self:
-        await asyncio.to_thread(self.start)
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await asyncio.to_thread(self.stop)
 
 
 def _cluster_id(bootstrap: str) -> str:

@@ -12,7 +12,6 @@ pause or restart. The folder given holds everything:
 
 from __future__ import annotations
 
-import asyncio
 import fcntl
 import os
 import secrets
@@ -24,9 +23,9 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Final, Self
+from typing import IO, Final
 
+from sentinel.embedded.owned import OwnedServer
 from sentinel.embedded.postgres_binaries import ServerAccount, binaries, choose_account
 from sentinel.embedded.tether import TetheredProcess
 from sentinel.errors import ConfigurationError, UnavailableError
@@ -41,7 +40,7 @@ _START_SECONDS: Final = 60.0  # crash recovery of a large write-ahead log includ
 _STOP_SECONDS: Final = 30.0
 
 
-class EmbeddedPostgres:
+class EmbeddedPostgres(OwnedServer):
     """One PostgreSQL server on 127.0.0.1, owned by this process and ended with it.
 
     A context manager in both colours; ``start``, ``stop`` and the other methods block for up to a minute and
@@ -61,13 +60,13 @@ class EmbeddedPostgres:
         ``port``: a free one is taken when absent, and kept over ``restart``. ``durable=False`` turns fsync
         off: for tests. ``settings`` are further server settings, by their PostgreSQL names.
         """
+        super().__init__()
         self.folder = folder.resolve()
         self._fixed_port = port
         self._port = port
         self._settings = {} if durable else dict(_NOT_DURABLE)
         self._settings.update(settings or {})
         self._lock: IO[str] | None = None
-        self._process: TetheredProcess | None = None
         self._password = ""
         self._account: ServerAccount | None = None
 
@@ -87,12 +86,6 @@ class EmbeddedPostgres:
         if self._port is None:
             raise ConfigurationError("the embedded PostgreSQL has not been started")
         return self._port
-
-    @property
-    def pid(self) -> int | None:
-        """The postmaster's process id, ``None`` when it does not run."""
-        process = self._process
-        return process.pid if process is not None and process.exit_status() is None else None
 
     @property
     def url(self) -> str:
@@ -115,7 +108,7 @@ class EmbeddedPostgres:
         """
         if self.pid is not None:
             return
-        self._end(signal.SIGINT)  # it may have been killed from outside
+        self._shut(signal.SIGINT)  # it may have been killed from outside
         self._acquire()
         try:
             self._account = choose_account(self.data, binaries())
@@ -125,23 +118,23 @@ class EmbeddedPostgres:
             self._password = (self.folder / "password").read_text().strip()
             self._launch()
         except BaseException:
-            self._end(signal.SIGQUIT)
+            self._shut(signal.SIGQUIT)
             self._unlock()
             raise
 
     def stop(self) -> None:
         """Shut down in order: open transactions roll back, a checkpoint is written. Running or not."""
-        self._end(signal.SIGINT)
+        self._shut(signal.SIGINT)
         self._unlock()
 
     def kill(self) -> None:
         """End every process at once, as a power cut would; the next start recovers. The lock is kept."""
         self._signal_all(signal.SIGKILL)
-        self._end(signal.SIGKILL)
+        self._shut(signal.SIGKILL)
 
     def restart(self) -> None:
         """Stop (unless killed before) and start on the same port; the folder stays ours in between."""
-        self._end(signal.SIGINT)
+        self._shut(signal.SIGINT)
         self.start()
 
     def pause(self) -> None:
@@ -151,24 +144,6 @@ class EmbeddedPostgres:
     def resume(self) -> None:
         """Undo ``pause``."""
         self._signal_all(signal.SIGCONT, children_first=True)
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
-
-    async def __aenter__(self) -> Self:
-        await asyncio.to_thread(self.start)
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await asyncio.to_thread(self.stop)
 
     # -- inside
 
@@ -301,12 +276,10 @@ class EmbeddedPostgres:
         if self.pid is not None:
             signal_family(self.pid, number, children_first=children_first)
 
-    def _end(self, number: signal.Signals) -> None:
-        if self._process is None:
-            return
-        self.resume()  # a frozen process takes no signal but SIGKILL
-        self._process.end(number, _STOP_SECONDS)
-        self._process = None
+    def _shut(self, number: signal.Signals) -> None:
+        if self._process is not None:
+            self.resume()  # a frozen process takes no signal but SIGKILL
+        self._end(number, _STOP_SECONDS)
 
     def _stop_orphan(self) -> None:
         from sentinel.embedded.process_tree import end_family
