@@ -20,6 +20,7 @@ from sentinel.reserved import is_reserved
 from sentinel.settings import Settings
 from trainer.attribution import load_attribution
 from trainer.dataset.drops import Drop
+from trainer.dataset.likeness import words
 from trainer.dataset.lines import messages_of, parsed_lines, text_of
 from trainer.dataset.rows import asked, rank
 from trainer.pairs import Connection
@@ -127,33 +128,39 @@ def _of_line(line: dict[str, Any], place: str) -> Benign:
 
 
 def ordered(found: Sequence[Benign], harmful: Iterable[str], seed: int) -> tuple[list[Benign], list[Benign]]:
-    """Borderline prompts and the others, each in an order that the seed draws.
+    """Borderline prompts, those that look most harmful first, and the others; ties are drawn by the seed.
 
     Borderline is what is marked so, and what holds a word that the harmful prompts use at least twice as often
     (by smoothed shares of prompts, and in two of them at least): "stab a potato" beside requests to stab people.
     """
     in_harmful, harmful_total = _document_counts(harmful)
     in_benign, benign_total = _document_counts(asked(one.prompt) for one in found)
-    borderline: list[Benign] = []
+
+    def strength(word: str) -> float:
+        if in_harmful[word] < 2:
+            return 0.0
+        harmful_share = (in_harmful[word] + 0.5) / (harmful_total + 1)
+        return math.log(harmful_share) - math.log((in_benign[word] + 0.5) / (benign_total + 1))
+
+    borderline: list[tuple[float, Benign]] = []
     others: list[Benign] = []
     for one in sorted(found, key=lambda one: rank(seed, "benign", one.key)):
-        strongest = max(
-            (
-                math.log((in_harmful[word] + 0.5) / (harmful_total + 1))
-                - math.log((in_benign[word] + 0.5) / (benign_total + 1))
-                for word in set(asked(one.prompt).lower().split())
-                if in_harmful[word] >= 2
-            ),
-            default=0.0,
-        )
-        (borderline if one.marked or strongest >= _BORDERLINE else others).append(one)
-    return borderline, others
+        strongest = max(map(strength, words(asked(one.prompt))), default=0.0)
+        if one.marked or strongest >= _BORDERLINE:
+            borderline.append((math.inf if one.marked else strongest, one))
+        else:
+            others.append(one)
+    # In steps of a half: among words of like strength the seed decides, not the third decimal.
+    borderline.sort(
+        key=lambda scored: scored[0] if math.isinf(scored[0]) else round(2 * scored[0]), reverse=True
+    )
+    return [one for _, one in borderline], others
 
 
 def _document_counts(texts: Iterable[str]) -> tuple[Counter[str], int]:
     counts: Counter[str] = Counter()
     total = 0
     for text in texts:
-        counts.update(set(text.lower().split()))
+        counts.update(set(words(text)))
         total += 1
     return counts, total

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Hashable, Iterable, Sequence
+from functools import cache
 from typing import Any, Final, Generic, TypeVar
 
 K = TypeVar("K", bound=Hashable)
@@ -71,10 +72,16 @@ class Likenesses(Generic[K]):
         return [key for key in self._texts if key in found] if len(found) > 1 else list(found)
 
 
-def _signature(parts: frozenset[str]) -> Any:
+@cache
+def _empty() -> Any:
     from datasketch import MinHash
 
-    signature = MinHash(num_perm=_PERMUTATIONS)
+    return MinHash(num_perm=_PERMUTATIONS)
+
+
+def _signature(parts: frozenset[str]) -> Any:
+    # Copied: drawing the permutations anew takes longer than all else about a signature.
+    signature = _empty().copy()
     signature.update_batch([part.encode("utf-8", "surrogatepass") for part in sorted(parts)])
     return signature
 

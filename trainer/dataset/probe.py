@@ -29,6 +29,7 @@ _FIRST: Final = 64
 _FIRST_WORDS: Final = 3
 _RIDGE: Final = 1.0
 """Weight of the squared coefficients; features are standardised."""
+_STEPS: Final = 150
 _MOST: Final = 1_000
 """Rows looked at; more change the third decimal only."""
 
@@ -122,29 +123,41 @@ def _cross_validated(features: Matrix, labels: Matrix, folds: Any) -> float:
 
 
 def _fitted(features: Matrix, labels: Matrix) -> Matrix:
-    """Coefficients, the intercept last, of a ridge logistic regression."""
+    """Coefficients, the intercept last, of a ridge logistic regression, by accelerated gradient steps.
+
+    (Nesterov's method with the step that the largest curvature allows; quasi-Newton solvers of BLAS libraries
+    wait for threads longer than they compute at this size.)
+    """
     import numpy as np
-    from scipy.optimize import minimize
-    from scipy.special import expit
 
-    def loss(weights: Matrix) -> tuple[float, Matrix]:
-        scores = features @ weights[:-1] + weights[-1]
-        wrong = expit(scores) - labels
-        value = np.logaddexp(0.0, scores).sum() - labels @ scores + 0.5 * _RIDGE * weights[:-1] @ weights[:-1]
-        slope = np.append(features.T @ wrong + _RIDGE * weights[:-1], wrong.sum())
-        return float(value), slope
+    design = np.concatenate([features, np.ones((len(features), 1))], axis=1)
+    ridge = np.append(np.full(features.shape[1], _RIDGE), 1e-6)
+    step = 1.0 / (0.25 * _largest_eigenvalue(design) + _RIDGE)
+    weights = ahead = np.zeros(design.shape[1])
+    for turn in range(_STEPS):
+        wrong = 1.0 / (1.0 + np.exp(-np.clip(design @ ahead, -30, 30))) - labels
+        following = ahead - step * (design.T @ wrong + ridge * ahead)
+        ahead = following + turn / (turn + 3) * (following - weights)
+        weights = following
+    return weights
 
-    start = np.zeros(features.shape[1] + 1)
-    found: Matrix = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": 60}).x
-    return found
+
+def _largest_eigenvalue(design: Matrix) -> float:
+    """Of the Gram matrix, by power iteration, with a tenth added for what that leaves out."""
+    import numpy as np
+
+    vector = np.ones(design.shape[1])
+    for _ in range(20):
+        vector = design.T @ (design @ vector)
+        vector /= np.linalg.norm(vector) + 1e-12
+    return 1.1 * float(np.linalg.norm(design @ vector) ** 2)
 
 
 def auroc(scores: Matrix, labels: Matrix) -> float:
     """Probability that a random positive scores above a random negative; ties count half (Mann and Whitney)."""
-    from scipy.stats import rankdata
+    import numpy as np
 
-    ranks = rankdata(scores)
-    positive = labels > 0.5
-    n_positive, n_negative = int(positive.sum()), int((~positive).sum())
-    above = ranks[positive].sum() - n_positive * (n_positive + 1) / 2
-    return float(above / (n_positive * n_negative))
+    positive, negative = np.sort(scores[labels > 0.5]), np.sort(scores[labels <= 0.5])
+    below = np.searchsorted(negative, positive, side="left").sum()
+    at_most = np.searchsorted(negative, positive, side="right").sum()
+    return float((below + at_most) / 2 / (len(positive) * len(negative)))

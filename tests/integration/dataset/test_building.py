@@ -1,0 +1,241 @@
+"""The whole data set, from rows in PostgreSQL to files that a trainer reads."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from sentinel.errors import CommandError
+from sentinel.manifests import DatasetManifest
+from sentinel.refusal import is_refusal
+from sentinel.settings import Settings
+from sentinel.tiny.prompts import Kind
+from tests.integration.dataset.conftest import Base, Traffic
+from trainer.dataset.building import build_dataset
+from trainer.reporting import Stage, silent
+
+
+def rows_of(folder: Path, name: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / f"{name}.jsonl").read_text().splitlines()]
+
+
+def said(row: dict[str, Any]) -> str:
+    return str(row["prompt"][-1]["content"])
+
+
+def with_dataset(settings: Settings, **changes: Any) -> Settings:
+    return Settings.model_validate(
+        settings.model_dump(exclude_unset=True) | {"dataset": settings.dataset.model_dump() | changes}
+    )
+
+
+async def fill(traffic: Traffic, base: Base, harmful: int = 60) -> None:
+    base.teach(await traffic.harmful(harmful))
+    base.teach(await traffic.benign(Kind.HOMONYM, 30))
+    base.teach(await traffic.benign(Kind.HOW_TO, 90))
+
+
+async def build(
+    traffic: Traffic, base: Base, settings: Settings, folder: Path, **options: Any
+) -> DatasetManifest:
+    given: dict[str, Any] = {
+        "served_model": "main",
+        "settings": settings,
+        "folder": folder,
+        "evaluation_prompts": (),
+        "ask": base.ask,
+        "seed": 3,
+        "report": silent,
+        "judge": base.judge,
+    } | options
+    return await build_dataset(traffic.conn, **given)
+
+
+async def test_a_data_set_holds_harmful_pairs_and_a_benign_side(
+    traffic: Traffic, base: Base, settings: Settings, tmp_path: Path
+) -> None:
+    await fill(traffic, base)
+    stages: list[Stage] = []
+    manifest = await build(traffic, base, settings, tmp_path, report=stages.append)
+
+    kinds = manifest.rows_by_kind
+    assert kinds["harmful"] >= 50
+    assert kinds["twin"] == round(0.4 * kinds["harmful"])
+    assert kinds["utility"] == round(0.2 * kinds["harmful"])
+    rows = [*rows_of(tmp_path, "train"), *rows_of(tmp_path, "validation")]
+    assert len(rows) == manifest.rows == sum(manifest.splits.values())
+    for row in rows:
+        request = base.known[said(row)]
+        chosen, rejected = row["chosen"][0]["content"], row["rejected"][0]["content"]
+        assert {message["role"] for message in (*row["chosen"], *row["rejected"])} == {"assistant"}
+        assert UUID(row["event_id"]) in traffic.events
+        if row["kind"] == "harmful":
+            assert (chosen, rejected) == (request.refusal, request.answer)
+            assert (row["family"], UUID(row["pair_id"]) in traffic.pairs) == (request.family, True)
+        elif row["kind"] == "twin":
+            assert (chosen, rejected) == (request.answer, request.refusal)
+        else:
+            assert chosen == request.answer
+            assert is_refusal(rejected)
+            assert rejected != request.refusal
+            assert UUID(row["rejected_event_id"]) in traffic.events
+
+    strict = settings.dataset.mix.strict_instruction
+    assert {system for _, system in base.asked} == {strict}
+    assert len(base.asked) < 2 * kinds["twin"]
+
+    shares = [stage.done / stage.total for stage in stages]
+    assert shares == sorted(shares)
+    assert (shares[-1], stages[-1].done) == (1.0, stages[-1].total)
+
+
+async def test_files_manifest_and_tables_agree(
+    traffic: Traffic, base: Base, settings: Settings, tmp_path: Path
+) -> None:
+    await fill(traffic, base)
+    manifest = await build(traffic, base, settings, tmp_path)
+    assert DatasetManifest.model_validate_json((tmp_path / "manifest.json").read_bytes()) == manifest
+    for name, digest in manifest.files.items():
+        assert hashlib.sha256((tmp_path / name).read_bytes()).hexdigest() == digest
+    stored = await traffic.conn.fetchrow("SELECT *, manifest::text AS m FROM datasets")
+    assert stored is not None
+    assert (stored["dataset_id"], stored["rows"]) == (manifest.dataset_id, manifest.rows)
+    assert DatasetManifest.model_validate_json(stored["m"]) == manifest
+    pairs = {row["pair_id"] for row in await traffic.conn.fetch("SELECT pair_id FROM dataset_pairs")}
+    held = {row["pair_id"] for name in ("train", "validation") for row in rows_of(tmp_path, name)
+            if row["kind"] == "harmful"}  # fmt: skip
+    assert {UUID(pair) for pair in held} <= pairs
+    # What was looked at and dropped is not fresh any more, else a trigger would never come to rest.
+    assert pairs == set(traffic.pairs)
+    assert manifest.collected == len(traffic.pairs)
+    assert manifest.fresh == manifest.rows_by_kind["harmful"]
+    assert manifest.guard_ids == ("0011223344556677",)
+    again = await build(traffic, base, settings, tmp_path / "again")
+    assert again.fresh == 0
+
+
+async def test_the_same_input_and_seed_give_the_same_bytes(
+    traffic: Traffic, base: Base, settings: Settings, tmp_path: Path
+) -> None:
+    await fill(traffic, base)
+    first = await build(traffic, base, settings, tmp_path / "a")
+    second = await build(traffic, base, settings, tmp_path / "b")
+    third = await build(traffic, base, settings, tmp_path / "c", seed=4)
+    assert first.content_sha256 == second.content_sha256 != third.content_sha256
+    assert first.dataset_id == second.dataset_id != third.dataset_id
+    assert await traffic.conn.fetchval("SELECT count(*) FROM datasets") == 2
+
+
+async def test_a_run_without_a_benign_side_stops_and_says_what_to_do(
+    traffic: Traffic, base: Base, settings: Settings, tmp_path: Path
+) -> None:
+    base.teach(await traffic.harmful(40))
+    with pytest.raises(CommandError, match=r"dataset\.mix\.benign\.source"):
+        await build(traffic, base, settings, tmp_path)
+    assert not (tmp_path / "manifest.json").exists()
+    assert await traffic.conn.fetchval("SELECT count(*) FROM datasets") == 0
+
+
+async def test_a_base_that_never_refuses_is_not_asked_without_end(
+    traffic: Traffic, base: Base, settings: Settings, tmp_path: Path
+) -> None:
+    await fill(traffic, base)
+    base.obeys = False
+    with pytest.raises(CommandError, match="not_refused"):
+        await build(traffic, base, settings, tmp_path)
+    assert len(base.asked) < 400
+
+
+async def test_too_few_pairs_stop_the_run(
+    traffic: Traffic, base: Base, settings: Settings, tmp_path: Path
+) -> None:
+    await fill(traffic, base, harmful=8)
+    with pytest.raises(CommandError, match=r"min_pairs is 10"):
+        await build(traffic, base, settings, tmp_path)
+
+
+async def test_nothing_that_evaluation_asks_is_in_the_data_set(
+    traffic: Traffic, base: Base, settings: Settings, tmp_path: Path
+) -> None:
+    await fill(traffic, base)
+    asked = [text for at, text in enumerate(base.known) if at % 4 == 0]
+    shouted = [f"  {text.upper()}!!" for text in asked]
+    manifest = await build(traffic, base, settings, tmp_path, evaluation_prompts=shouted)
+    rows = [*rows_of(tmp_path, "train"), *rows_of(tmp_path, "validation")]
+    assert not {said(row) for row in rows} & set(asked)
+    assert manifest.dropped_by_reason["contaminated"] >= 10
+    assert manifest.evaluation_prompts == len(asked)
+
+
+async def test_personal_data_gets_one_pseudonym_in_the_whole_row(
+    traffic: Traffic, base: Base, settings: Settings, tmp_path: Path
+) -> None:
+    await fill(traffic, base)
+    await traffic.pair(
+        "Write to eva@example.org that I will come to 10.1.2.3 tonight with the stolen car.",
+        "I cannot help you threaten eva@example.org.",
+        "Dear EVA@example.org, I know 10.1.2.3 is your server. Call me at +49 170 1234567.",
+    )
+    manifest = await build(traffic, base, settings, tmp_path)
+    whole = (tmp_path / "train.jsonl").read_text() + (tmp_path / "validation.jsonl").read_text()
+    assert "example.org" not in whole
+    assert "10.1.2.3" not in whole
+    (row,) = [json.loads(line) for line in whole.splitlines() if "<EMAIL_1>" in line]
+    assert (
+        row["rejected"][0]["content"] == "Dear <EMAIL_1>, I know <IP_1> is your server. Call me at <PHONE_1>."
+    )
+    assert row["chosen"][0]["content"] == "I cannot help you threaten <EMAIL_1>."
+    assert manifest.redactions == {"EMAIL": 1, "IP": 1, "PHONE": 1}
+
+
+async def test_an_adapters_unsafe_answer_is_replaced_by_the_bases_or_left_out(
+    traffic: Traffic, base: Base, settings: Settings, tmp_path: Path
+) -> None:
+    await fill(traffic, base)
+    await traffic.adapter("main-aaaaaaaaaaaa")
+    found = await traffic.harmful(10, seed=9, served_by="main-aaaaaaaaaaaa", generator="main-aaaaaaaaaaaa")
+    base.teach(found)
+    # The adapter said something of its own; the base would comply with the first five and refuse the others.
+    await traffic.conn.execute(
+        "UPDATE preference_pairs SET rejected = 'Gladly: do it at night, alone and quickly.'"
+        " WHERE rejected_generator = 'main-aaaaaaaaaaaa'"
+    )
+    refused = {request.text for request in found[5:]}
+
+    async def ask(conversations: Any, system: str | None) -> list[str]:
+        answers = await base.ask(conversations, system)
+        return [
+            base.known[messages[-1].text].refusal if messages[-1].text in refused else answer
+            for messages, answer in zip(conversations, answers, strict=True)
+        ]
+
+    manifest = await build(traffic, base, settings, tmp_path / "judged", ask=ask)
+    assert (manifest.replaced_rejected, manifest.dropped_by_reason["off_policy"]) == (5, 5)
+    rows = [*rows_of(tmp_path / "judged", "train"), *rows_of(tmp_path / "judged", "validation")]
+    assert "Gladly" not in str(rows)
+    unjudged = await build(traffic, base, settings, tmp_path / "unjudged", judge=None)
+    assert (unjudged.replaced_rejected, unjudged.dropped_by_reason["off_policy"]) == (0, 10)
+
+
+async def test_benign_prompts_can_come_from_a_file_whose_answers_the_base_gives(
+    traffic: Traffic, base: Base, settings: Settings, tmp_path: Path
+) -> None:
+    base.teach(await traffic.harmful(40))
+    from tests.integration.dataset.conftest import requests
+
+    homonyms = requests(Kind.HOMONYM, 60)
+    base.teach(homonyms)
+    file = tmp_path / "benign.jsonl"
+    file.write_text("".join(json.dumps({"prompt": one.text}) + "\n" for one in homonyms))
+    mix = {"benign": {"source": "file", "path": str(file)}}
+    manifest = await build(traffic, base, with_dataset(settings, mix=mix), tmp_path / "out")
+    assert manifest.rows_by_kind["twin"] == round(0.4 * manifest.rows_by_kind["harmful"])
+    assert manifest.mix["name"] == str(file)
+    assert {system for _, system in base.asked} == {None, settings.dataset.mix.strict_instruction}
+    with pytest.raises(CommandError, match="unjudged"):
+        await build(traffic, base, with_dataset(settings, mix=mix), tmp_path / "out", judge=None)
