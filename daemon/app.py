@@ -23,11 +23,11 @@ from daemon.assembly import (
     Intake,
     code_version,
     make_connect,
-    make_guard,
     make_policy,
     make_served,
     make_source,
 )
+from daemon.in_service import InService
 from daemon.observation import GuardObservation
 from daemon.outgoing import make_generators, make_relays, make_reprompter, spare_connections
 from daemon.supervisor import Supervisor
@@ -36,6 +36,7 @@ from sentinel.breaker import BreakerState
 from sentinel.clock import Clock, SystemClock
 from sentinel.errors import FatalError
 from sentinel.guards.base import Guard, load_grammar
+from sentinel.guards.configured import configured_guard
 from sentinel.health import Health, HealthServer
 from sentinel.metrics import Metrics
 from sentinel.notify import Notifier
@@ -73,9 +74,15 @@ class Service:
         self.settings = settings
         self.clock: Clock = clock or SystemClock()
         categories = load_grammar(settings.guard.grammar).categories
-        self.metrics = Metrics(CollectorRegistry(), categories=categories)
+        served = make_served(settings)
+        self.metrics = Metrics(
+            CollectorRegistry(),
+            categories=categories,
+            served_models=[model.name for model in served],
+            replicas=[url for model in served for url in model.replicas],
+        )
         self.engine = engine or create_engine(settings.database)
-        self.guard: Guard = guard or make_guard(settings, self.clock, GuardObservation(self.metrics))
+        self.guard: Guard = guard or configured_guard(settings, self.clock, GuardObservation(self.metrics))
         manager = service_manager()
         self.notifier = Notifier(manager.notify_socket)
         self.supervisor = Supervisor(
@@ -90,6 +97,7 @@ class Service:
             settings,
             engine=self.engine,
             guard=self.guard,
+            served=served,
             source=source or make_source(settings),
             metrics=self.metrics,
             clock=self.clock,
@@ -99,7 +107,8 @@ class Service:
             default_format=default_format,
         )
         connect = spare_connections(make_connect(self.engine), settings.database.pool_size)
-        self._generators = make_generators(settings, make_served(settings), self.clock)
+        self._in_service = InService(settings, connect, served, self.metrics, self.clock)
+        self._generators = make_generators(settings, served, self.clock)
         self._reprompter = make_reprompter(
             settings,
             connect,
@@ -136,6 +145,7 @@ class Service:
             stack.push_async_callback(self.engine.dispose)
             stack.push_async_callback(self.guard.aclose)
             stack.push_async_callback(self._generators.aclose)
+            stack.push_async_callback(self._in_service.aclose)
             stack.callback(self.notifier.close)
             await self._prepare(stack)
             await self.health.start()
@@ -173,6 +183,7 @@ class Service:
             await ensure_partitions(
                 conn, self.clock.now().date(), self.settings.retention.partitions_ahead_days
             )
+        await self._in_service.prepare()
         if self.settings.kafka.instance_id is not None:
             lock = InstanceLock(self.engine, self.settings.kafka.group_id, self.settings.kafka.instance_id)
             await lock.acquire()
@@ -190,6 +201,7 @@ class Service:
             "guard-watch": self.intake.guard_breaker.watch(self.guard.probe),
             "maintenance": self._maintain(),
         }
+        work |= self._in_service.work(self._stop_behind_offset, behind_offset=self._behind_offset)
         if self._behind_offset:
             work["reprompter"] = self._reprompter.run(self._stop_behind_offset)
             for relay in self._relays:
@@ -243,7 +255,9 @@ class Service:
             async with asyncio.timeout(consumer.flush_s):
                 await self.intake.loop.commit()
         self._stop_behind_offset.set()
-        behind = [task for name, task in running.items() if name.startswith(("relay", "reprompter"))]
+        behind = [
+            task for name, task in running.items() if name.startswith(("relay", "reprompter", "serving"))
+        ]
         if behind:
             await asyncio.wait(behind, timeout=consumer.flush_s)
         if not done:
@@ -297,6 +311,7 @@ class Service:
             "in_flight": self.intake.scorer.in_flight,
             "to_write": self.intake.recorder.backlog,
             "span": sum(tracker.span for tracker in owned),
+            "replicas": self._in_service.facts(),
         }
 
     def _status(self) -> str:

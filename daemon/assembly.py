@@ -28,10 +28,7 @@ from sentinel.announcements import FindingOutput, announce_dead_letter, announce
 from sentinel.breaker import Breaker, BreakerState
 from sentinel.clock import Clock
 from sentinel.errors import UnavailableError
-from sentinel.guards.base import Guard, load_grammar
-from sentinel.guards.client import GuardOptions, HttpGuard
-from sentinel.guards.observer import Observer
-from sentinel.guards.windows import WindowSize
+from sentinel.guards.base import Guard
 from sentinel.kafka_security import security_arguments
 from sentinel.metrics import Metrics
 from sentinel.served import ServedModel, ServedModels
@@ -94,25 +91,6 @@ def make_policy(settings: Settings) -> Policy:
     )
 
 
-def make_guard(settings: Settings, clock: Clock, observer: Observer | None = None) -> HttpGuard:
-    """The guard's client, not connected yet. Raises ConfigurationError for an unknown grammar."""
-    guard = settings.guard
-    options = GuardOptions(
-        base_url=guard.base_url,
-        model=guard.name,
-        weights=guard.weights,
-        api_key=guard.api_key.get_secret_value() if guard.api_key else None,
-        mode=guard.mode,
-        max_batch=guard.batch_size,
-        max_in_flight=guard.max_concurrency,
-        connect_timeout=guard.connect_timeout_s,
-        total_timeout=guard.timeout_s,
-        attempts=guard.attempts,
-        windows=WindowSize(text=guard.max_text_chars, overlap=guard.window_overlap_chars),
-    )
-    return HttpGuard(options, load_grammar(guard.grammar), clock=clock, observer=observer)
-
-
 def make_served(settings: Settings) -> ServedModels:
     """The served models by name."""
     return ServedModels(
@@ -161,6 +139,7 @@ class Intake:
         *,
         engine: AsyncEngine,
         guard: Guard,
+        served: ServedModels,
         source: Source,
         metrics: Metrics,
         clock: Clock,
@@ -213,7 +192,7 @@ class Intake:
         self.scorer = Scorer(
             guard,
             policy=make_policy(settings),
-            served=make_served(settings),
+            served=served,
             sampling=consumer.sampling,
             limits=ScoringLimits(
                 batch_size=settings.guard.batch_size,

@@ -80,6 +80,9 @@ class Training(Section):
     """The trainer: how a run is made and watched."""
 
     recipe: str = Field("default", min_length=1, description="Recipe: a name in configs/train, or a path.")
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = Field(
+        1, description="Seed of everything in a run: choice of rows, initial weights, order."
+    )
     attempts: Annotated[int, Field(ge=1, le=20)] = Field(
         3, description="Starts of one run, after which it has failed; a stop of the trainer does not count."
     )

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import typer
 
-from trainer.commands import train_runs
+from trainer.commands import train_gate, train_runs
 from trainer.commands.train_finetune import finetune
 from trainer.commands.train_merge import merge
+from trainer.commands.train_run import run
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -25,3 +26,5 @@ app.command("start")(train_runs.start)
 app.command("runs")(train_runs.list_runs)
 app.command("cancel")(train_runs.cancel)
 app.command("log")(train_runs.log)
+app.add_typer(train_gate.app, name="gate")
+app.command("run")(run)

@@ -1,0 +1,296 @@
+"""READ FIRST. One training run: pairs -> dataset -> finetune -> evaluate -> gate -> promote.
+
+    dataset   trainer/dataset: the pairs that are still valid, benign twins, utility pairs; decontaminated, split
+    finetune  trainer/finetune: a LoRA adapter of the base; its checkpoint is chosen by generations
+    evaluate  trainer/evaluation: base, incumbent and candidate on the same prompts, which training never saw
+    gate      trainer/gate: pass, fail or inconclusive, and a signed bundle that anybody can recompute
+    promote   a job for trainer/promote.py, where the gate alone decides; else a person's word is awaited
+
+It runs in a process of its own, which `sentinel trainer` supervises. Every step ends with a mark in the run's
+folder: a run that was killed goes on with the first step that has none, and each step is safe to repeat.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from msgspec import Struct
+
+from sentinel.clock import Clock
+from sentinel.errors import CommandError
+from sentinel.jobs import JobKind, JobPayload, enqueue
+from sentinel.manifests import AdapterManifest, DatasetManifest
+from sentinel.settings import Settings
+from sentinel.states import AdapterState
+from sentinel.store import training
+from sentinel.store.adapters import adapter_of, insert_adapter, move
+from sentinel.store.promotions import promoted
+from sentinel.store.training import TrainingRun
+from sentinel.store.tries import next_try
+from trainer.dataset.building import build_dataset
+from trainer.dataset.judging import data_judge
+from trainer.evaluation.items import LoadedSet, version_of
+from trainer.evaluation.plan import EvaluationPlan, Subject
+from trainer.evaluation.run import evaluate, read_evidence
+from trainer.evaluation.server import make_asker
+from trainer.evaluation.sets import load_sets
+from trainer.evidence import Evidence
+from trainer.finetune.naming import adapter_name
+from trainer.gate.bundle import write_bundle
+from trainer.gate.decision import decide
+from trainer.gate.policy import load_policy
+from trainer.gate.report import GateReport, Verdict
+from trainer.gate.signing import signing_key
+from trainer.gate.storing import store_report
+from trainer.reporting import Report, Stage
+from trainer.run_directory import RunDirectory
+
+if TYPE_CHECKING:
+    import asyncpg
+
+    Connect = Callable[[], AbstractAsyncContextManager[asyncpg.Connection[Any]]]
+
+
+class Candidate(Struct, frozen=True, kw_only=True):
+    """The adapter that a run made."""
+
+    name: str
+    path: Path
+    sha256: str
+    base_sha256: str
+    dataset_sha256: str
+
+    @property
+    def subject(self) -> Subject:
+        """As evaluation takes it."""
+        return Subject(name=self.name, path=self.path, sha256=self.sha256)
+
+
+class TrainingPipeline:
+    """One attempt of one run, in its locked folder."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        run: TrainingRun,
+        attempt: int,
+        directory: RunDirectory,
+        connect: Connect,
+        clock: Clock,
+        report: Report,
+    ) -> None:
+        self._settings = settings
+        self._run = run
+        self._attempt = attempt
+        self._directory = directory
+        self._connect = connect
+        self._clock = clock
+        self._report = report
+        self._policy = load_policy(settings.gate.policy)
+
+    async def run(self) -> Verdict:
+        """All steps that are not done yet; the gate's verdict.
+
+        Raises:
+            CommandError, ConfigurationError: the same again would end the same; the message says what to do.
+            UnavailableError, asyncpg's errors: something is away; the next attempt goes on here.
+        """
+        if self._run.served_model not in self._settings.served_models:
+            raise CommandError(f"served_models has no {self._run.served_model}: its run cannot be made")
+        sets = load_sets(self._settings)
+        incumbent = await self._incumbent()
+        await self._write_hypothesis(sets, incumbent)
+        manifest = await self._dataset(sets)
+        candidate = await self._finetune(manifest)
+        evidence = await self._evaluate(candidate, incumbent, sets)
+        return await self._gate(evidence)
+
+    async def _incumbent(self) -> Subject | None:
+        """What is in service as the run begins to measure; None: the base."""
+        async with self._connect() as conn:
+            current = (await promoted(conn)).get(self._run.served_model)
+            if current is None or current.adapter is None:
+                return None
+            row = await adapter_of(conn, current.adapter)
+        if row is None:
+            raise CommandError(f"the promoted adapter {current.adapter} is not in the table of adapters")
+        return Subject(name=row.adapter, path=row.path, sha256=row.weights_sha256)
+
+    async def _write_hypothesis(self, sets: tuple[LoadedSet, ...], incumbent: Subject | None) -> None:
+        """What will be tested is written down before anything is trained."""
+        hypothesis = {
+            "safer_than": None if incumbent is None else incumbent.name,
+            "family": str(self._run.config.get("family") or ""),
+            "policy": self._policy.name,
+            "policy_sha256": self._policy.sha256,
+            "sets_version": version_of(sets),
+        }
+        async with self._connect() as conn:
+            await training.set_hypothesis(conn, self._run.run_id, self._attempt, hypothesis)
+        self._directory.event("hypothesis", **hypothesis)
+
+    # -- dataset ---------------------------------------------------------------------------------------------
+
+    async def _dataset(self, sets: tuple[LoadedSet, ...]) -> DatasetManifest:
+        folder = self._directory.path / "dataset"
+        done = self._directory.finished("dataset")
+        if done is None:
+            async with (
+                make_asker(self._settings, self._run.served_model) as asker,
+                data_judge(self._settings, self._clock) as judge,
+                self._connect() as conn,
+            ):
+                manifest = await build_dataset(
+                    conn,
+                    served_model=self._run.served_model,
+                    settings=self._settings,
+                    folder=folder,
+                    evaluation_prompts=[prompt for loaded in sets for prompt in loaded.prompts],
+                    ask=asker.ask_base,
+                    seed=self._settings.training.seed,
+                    report=self._report,
+                    judge=judge,
+                    clock=self._clock,
+                )
+            self._directory.finish("dataset", manifest.model_dump(mode="json"))
+        else:
+            manifest = DatasetManifest.model_validate(done)
+        async with self._connect() as conn:
+            await training.set_dataset(conn, self._run.run_id, self._attempt, manifest.dataset_id)
+        return manifest
+
+    # -- finetune --------------------------------------------------------------------------------------------
+
+    async def _finetune(self, manifest: DatasetManifest) -> Candidate:
+        from trainer.finetune.recipe import load_recipe
+        from trainer.finetune.run import finetune
+        from trainer.scorers.grader import make_grader
+
+        served = self._settings.served_models[self._run.served_model]
+        recipe = load_recipe(str(self._run.config.get("recipe") or self._settings.training.recipe))
+        if recipe.lora.rank > served.max_lora_rank:
+            raise CommandError(
+                f"the recipe's rank {recipe.lora.rank} is above max_lora_rank {served.max_lora_rank} of"
+                f" {self._run.served_model}: its replicas would refuse the adapter"
+            )
+        made = await asyncio.to_thread(
+            finetune,
+            self._directory.path / "dataset",
+            served.base,
+            recipe,
+            self._directory.folder("finetune"),
+            seed=self._settings.training.seed,
+            grader=make_grader(self._settings),
+            report=self._report,
+        )
+        candidate = Candidate(
+            name=adapter_name(self._run.served_model, made.weights_sha256),
+            path=made.adapter,
+            sha256=made.weights_sha256,
+            base_sha256=made.base_sha256,
+            dataset_sha256=manifest.content_sha256,
+        )
+        await self._register(candidate, manifest, made.rank, made.target_modules, served.base)
+        if self._directory.finished("finetune") is None:
+            self._directory.finish("finetune", msgspec.to_builtins(candidate, enc_hook=str))
+        return candidate
+
+    async def _register(
+        self,
+        candidate: Candidate,
+        manifest: DatasetManifest,
+        rank: int,
+        target_modules: tuple[str, ...],
+        base: str,
+    ) -> None:
+        adapter = AdapterManifest(
+            created_at=self._clock.now(),
+            code_version=manifest.code_version,
+            adapter=candidate.name,
+            served_model=self._run.served_model,
+            base=base,
+            base_sha256=candidate.base_sha256,
+            weights_sha256=candidate.sha256,
+            dataset_id=manifest.dataset_id,
+            run_id=self._run.run_id,
+            rank=rank,
+            target_modules=target_modules,
+        )
+        async with self._connect() as conn:
+            await insert_adapter(conn, adapter, candidate.path)
+
+    # -- evaluate and gate -----------------------------------------------------------------------------------
+
+    async def _evaluate(
+        self, candidate: Candidate, incumbent: Subject | None, sets: tuple[LoadedSet, ...]
+    ) -> Evidence:
+        folder = self._directory.folder("evaluation")
+        if self._directory.finished("evaluate") is not None:
+            return read_evidence(folder)
+        plan = EvaluationPlan(
+            settings=self._settings,
+            served_model=self._run.served_model,
+            run_id=self._run.run_id,
+            candidate=candidate.subject,
+            incumbent=incumbent,
+            base_sha256=candidate.base_sha256,
+            dataset_sha256=candidate.dataset_sha256,
+            sets=sets,
+        )
+        async with self._connect() as conn:
+            # Counted before the first question: what was asked and then thrown away was a try too.
+            await next_try(conn, self._run.served_model, version_of(sets), candidate.sha256)
+        evidence = await evaluate(plan, folder, report=self._report)
+        self._directory.finish("evaluate", {"candidate": evidence.candidate, "incumbent": evidence.incumbent})
+        return evidence
+
+    async def _gate(self, evidence: Evidence) -> Verdict:
+        if (done := self._directory.finished("gate")) is not None:
+            report_verdict = Verdict(done["verdict"])
+        else:
+            self._report(Stage("gate", 0, 1))
+            report_verdict = (await self._decide(evidence)).verdict
+            self._directory.finish("gate", {"verdict": report_verdict.value})
+            self._report(Stage("gate", 1, 1, report_verdict.value))
+        if report_verdict is Verdict.PASS:
+            await self._hand_over(evidence.candidate)
+        return report_verdict
+
+    async def _decide(self, evidence: Evidence) -> GateReport:
+        async with self._connect() as conn:
+            attempt = await next_try(
+                conn, self._run.served_model, evidence.sets_version, evidence.candidate_sha256
+            )
+        family = str(self._run.config.get("family") or "")
+        report = decide(evidence, self._policy, attempt, family=family)
+        bundle = write_bundle(
+            self._directory.folder("gate"),
+            evidence,
+            self._policy,
+            report,
+            attempt,
+            outputs=sorted((self._directory.path / "evaluation").glob("outputs-*.jsonl")),
+            key=signing_key(self._settings),
+        )
+        async with self._connect() as conn:
+            await store_report(conn, evidence, report, bundle.sha256)
+        return report
+
+    async def _hand_over(self, adapter: str) -> None:
+        """To the promotion's job where the gate alone decides; else a person is awaited."""
+        async with self._connect() as conn, conn.transaction():
+            row = await adapter_of(conn, adapter)
+            if row is None or row.state is not AdapterState.CANDIDATE:
+                return
+            if self._settings.promotion.mode == "auto":
+                payload = JobPayload(
+                    kind=JobKind.PROMOTE, run_id=self._run.run_id, served_model=self._run.served_model
+                )
+                await enqueue(conn, payload)
+            else:
+                await move(conn, adapter, AdapterState.CANDIDATE, AdapterState.AWAITING_APPROVAL)
