@@ -1,6 +1,6 @@
 """First phase: every arm answers every prompt; raw answers go to files, in the order of the sets.
 
-Arms are asked in turn for each prompt, so that both are under the same load. A file that was begun is gone on with:
+Arms take turns, so that all are under the same load. A file that was begun is gone on with:
 its name holds the key of what was asked.
 """
 
@@ -19,6 +19,8 @@ from trainer.asking import Answer, Asker
 from trainer.evaluation.items import LoadedSet, SetItem
 from trainer.evidence import ArmName
 
+_BLOCK: Final = 256
+"""Prompts that one arm answers before the next arm's turn: engines decode the rows of one adapter together."""
 _FLUSH_LINES: Final = 256
 """Lines that a crash can lose."""
 
@@ -83,7 +85,12 @@ async def ask_arms(
     asked = [(one, item) for one in sets for item in one.items]
     writers = [_Writer(folder, arm, asked) for arm in arms]
     done(sum(writer.next for writer in writers))
-    work = ((writer, at) for at in range(len(asked)) for writer in writers if at >= writer.first)
+    work = (
+        (writer, at)
+        for block in range(0, len(asked), _BLOCK)
+        for writer in writers
+        for at in range(max(block, writer.first), min(block + _BLOCK, len(asked)))
+    )
 
     async def worker() -> None:
         for writer, at in work:

@@ -21,6 +21,7 @@ from trainer.evaluation.answering import AskedArm, ask_arms, outputs_file, read_
 from trainer.evaluation.cache import ArmKey, EvaluationCache, Kept
 from trainer.evaluation.items import version_of
 from trainer.evaluation.judging import Judging
+from trainer.evaluation.page import write_report
 from trainer.evaluation.perplexity import reference_perplexity
 from trainer.evaluation.plan import EvaluationPlan
 from trainer.evaluation.probing import probe_questions
@@ -116,9 +117,7 @@ class _Evaluation:
         evidence = self._evidence(engine, arms, probes)
         replace_file(self.folder / EVIDENCE, msgspec.json.encode(evidence))
         self._say("writing the report")
-        from trainer.evaluation.page import write_report
-
-        write_report(self.folder, evidence, plan.sets)
+        write_report(self.folder, evidence)
         self._done = self._total
         self._say("done")
         return evidence
