@@ -5,8 +5,11 @@ from __future__ import annotations
 import typer
 
 from trainer.commands import train_gate, train_runs
+from trainer.commands.train_dataset import dataset
 from trainer.commands.train_finetune import finetune
 from trainer.commands.train_merge import merge
+from trainer.commands.train_pairs import pairs
+from trainer.commands.train_publish import publish
 from trainer.commands.train_run import run
 
 app = typer.Typer(
@@ -20,6 +23,8 @@ def train() -> None:
     """Steps are registered by the modules of this package."""
 
 
+app.command("pairs")(pairs)
+app.command("dataset")(dataset)
 app.command("finetune")(finetune)
 app.command("merge")(merge)
 app.command("start")(train_runs.start)
@@ -28,3 +33,4 @@ app.command("cancel")(train_runs.cancel)
 app.command("log")(train_runs.log)
 app.add_typer(train_gate.app, name="gate")
 app.command("run")(run)
+app.command("publish")(publish)

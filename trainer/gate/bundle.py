@@ -72,20 +72,21 @@ class Bundle(Struct, frozen=True):
 
 def write_bundle(
     folder: Path,
-    *,
     evidence: Evidence,
     policy: GatePolicy,
-    attempt: Try,
     report: GateReport,
+    attempt: Try,
+    *,
     outputs: Sequence[Path],
     key: Ed25519PrivateKey,
 ) -> Bundle:
     """Write ``folder/bundle.json``, replacing an earlier one; the same arguments give the same bytes.
 
-    ``outputs`` are the files with the raw answers of the arms. Blocks while it reads and writes.
+    ``outputs`` are the files with the raw answers, told apart by the arms' hashes; others among them are ignored.
+    Blocks while it reads and writes.
 
     Raises:
-        CommandError: an output is missing, is none of the arms', or two have one name; OSError.
+        CommandError: a file is missing, or an arm's answers are in none of them; OSError.
     """
     document = Document(
         rules=report.rules,
@@ -95,10 +96,8 @@ def write_bundle(
         attempt=attempt,
         family=report.family,
         report=report,
-        outputs=tuple(_described(path, evidence) for path in outputs),
+        outputs=_described(outputs, evidence),
     )
-    if len({one.name for one in document.outputs}) < len(document.outputs):
-        raise CommandError("two files of raw answers have the same name")
     builtins = msgspec.to_builtins(document)
     content = canonical(
         {
@@ -139,12 +138,22 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _described(path: Path, evidence: Evidence) -> OutputFile:
-    if not path.is_file():
-        raise CommandError(f"the raw answers {path} are missing: evaluate again")
-    found = OutputFile(name=path.name, bytes=path.stat().st_size, sha256=file_sha256(path))
-    if found.sha256 not in {arm.outputs_sha256 for arm in evidence.arms}:
-        raise CommandError(
-            f"{path} does not hold the answers that the evidence was made from: evaluate again"
+def _described(outputs: Sequence[Path], evidence: Evidence) -> tuple[OutputFile, ...]:
+    """The files that the arms' answers are in, found among ``outputs`` by their hashes; other files are left out."""
+    found: dict[str, Path] = {}
+    for path in outputs:
+        if not path.is_file():
+            raise CommandError(f"the raw answers {path} are missing: evaluate again")
+        found.setdefault(file_sha256(path), path)
+    described = {}
+    for arm in evidence.arms:
+        if not arm.outputs_sha256:
+            continue
+        if (here := found.get(arm.outputs_sha256)) is None:
+            raise CommandError(
+                f"none of the given files holds the raw answers of the {arm.name.value} arm: evaluate again"
+            )
+        described[here.name] = OutputFile(
+            name=here.name, bytes=here.stat().st_size, sha256=arm.outputs_sha256
         )
-    return found
+    return tuple(described.values())

@@ -51,10 +51,10 @@ def bundled(
     tried = attempt(found, 2)
     return write_bundle(
         run / "gate",
-        evidence=found,
-        policy=policy,
-        attempt=tried,
-        report=decide(found, policy, tried, family=family),
+        found,
+        policy,
+        decide(found, policy, tried, family=family),
+        tried,
         outputs=files,
         key=key,
     )
@@ -248,16 +248,16 @@ def test_a_bundle_is_not_written_over_other_answers(tmp_path: Path, key: Ed25519
     def write() -> None:
         write_bundle(
             tmp_path / "gate",
-            evidence=found,
-            policy=POLICY,
-            attempt=tried,
-            report=decide(found, POLICY, tried),
+            found,
+            POLICY,
+            decide(found, POLICY, tried),
+            tried,
             outputs=files,
             key=key,
         )
 
     files[0].write_text("something else")
-    with pytest.raises(CommandError, match="evaluate again"):
+    with pytest.raises(CommandError, match="raw answers of the base arm: evaluate again"):
         write()
     files[0].unlink()
     with pytest.raises(CommandError, match="missing"):
