@@ -108,12 +108,15 @@ class Wire:
             await self._session.close()
             self._session = None
 
-    async def batch(self, conversations: Sequence[Conversation]) -> list[Reply]:
-        """All conversations in one request; one reply each, in order. Raises as `single` does."""
-        return _replies(await self._post(self._batch_url, conversations), len(conversations))
+    async def batch(self, conversations: bytes, expected: int) -> list[Reply]:
+        """A list of ``expected`` conversations, as `encoded`, in one request; one reply each, in order.
 
-    async def single(self, conversation: Conversation, timeout_s: float | None = None) -> Reply:
-        """One conversation.
+        Raises as `single` does.
+        """
+        return _replies(await self._post(self._batch_url, conversations), expected)
+
+    async def single(self, conversation: bytes, timeout_s: float | None = None) -> Reply:
+        """One conversation, as `encoded`.
 
         Raises:
             PoisonError: the server refuses this request (400, 413, 422); the reason is ``guard_error``.
@@ -125,7 +128,7 @@ class Wire:
         """
         return _replies(await self._post(self._single_url, conversation, timeout_s), 1)[0]
 
-    async def _post(self, url: URL, messages: object, timeout_s: float | None = None) -> bytes:
+    async def _post(self, url: URL, messages: bytes, timeout_s: float | None = None) -> bytes:
         if self._session is None:
             self._session = aiohttp.ClientSession(
                 # In-flight calls are bounded by the client's own semaphore; time spent waiting for a free
@@ -137,7 +140,7 @@ class Wire:
                 auto_decompress=False,
                 trust_env=False,
             )
-        body = b'{"messages":' + _dumps(messages) + self._tail
+        body = b'{"messages":' + messages + self._tail
         timeout = self._timeout
         if timeout_s is not None:
             timeout = aiohttp.ClientTimeout(total=timeout_s, sock_connect=self._timeout.sock_connect)
@@ -188,7 +191,8 @@ class Wire:
         return UnavailableError(f"the guard answered {status}")
 
 
-def _dumps(messages: object) -> bytes:
+def encoded(messages: Conversation | Sequence[Conversation]) -> bytes:
+    """The JSON of one conversation or of many. Never fails: what is no Unicode becomes question marks."""
     try:
         return orjson.dumps(messages)
     except TypeError:

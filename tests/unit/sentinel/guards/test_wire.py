@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from sentinel.errors import GuardOutputError
 from sentinel.guards.base import load_grammar
-from sentinel.guards.wire import _dumps, _replies
+from sentinel.guards.wire import _replies, encoded
 from sentinel.verdicts import Label, Role
 
 
@@ -73,7 +73,7 @@ def test_log_probabilities_in_the_form_that_vllm_sends() -> None:
 
 def test_lone_surrogates_are_replaced_only_where_there_are_some() -> None:
     conversation = [[{"role": "user", "content": "a\ud800b"}], [{"role": "user", "content": "☃"}]]
-    assert orjson.loads(_dumps(conversation)) == [
+    assert orjson.loads(encoded(conversation)) == [
         [{"role": "user", "content": "a?b"}],
         [{"role": "user", "content": "☃"}],
     ]
