@@ -62,6 +62,8 @@ class DatasetManifest(_Manifest):
     last_pair_at: dt.datetime | None = None
     replaced_rejected: int = 0
     """Rejected sides of an adapter that an unsafe answer of the base replaced."""
+    redacted: bool = False
+    """Whether personal data was looked for and replaced."""
     redactions: dict[str, int] = {}
     """Values replaced by pseudonyms, by kind."""
     evaluation_prompts: int = 0

@@ -181,7 +181,7 @@ def _mix(settings: Settings) -> dict[str, str | float]:
         "twins": mix.twins,
         "utility": mix.utility,
         "source": mix.benign.source,
-        "name": str(mix.benign.path or mix.benign.name or ""),
+        "name": mix.benign.path.name if mix.benign.path else mix.benign.name or "",
         "strict_instruction": mix.strict_instruction,
     }
 

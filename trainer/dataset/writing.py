@@ -36,6 +36,7 @@ class Finished(Struct, frozen=True, kw_only=True):
     splits: dict[str, int]
     rows: tuple[Row, ...]
     groups: int
+    redacted: bool
     redactions: dict[str, int]
     probe: ShortcutProbe
 
@@ -65,6 +66,7 @@ def finish(rows: Iterable[Row], settings: Dataset, seed: int) -> Finished:
         splits={"train": len(train), "validation": len(validation)},
         rows=tuple(clean),
         groups=len(set(groups)),
+        redacted=settings.redact,
         redactions=dict(values),
         probe=probe(clean, groups, warn_at=settings.shortcut_auroc, seed=seed),
     )
@@ -106,6 +108,7 @@ def write(
         splits=finished.splits,
         seed=seed,
         groups=finished.groups,
+        redacted=finished.redacted,
         redactions=finished.redactions,
         probe=finished.probe,
         files=files,

@@ -235,7 +235,7 @@ async def test_benign_prompts_can_come_from_a_file_whose_answers_the_base_gives(
     mix = {"benign": {"source": "file", "path": str(file)}}
     manifest = await build(traffic, base, with_dataset(settings, mix=mix), tmp_path / "out")
     assert manifest.rows_by_kind["twin"] == round(0.4 * manifest.rows_by_kind["harmful"])
-    assert manifest.mix["name"] == str(file)
+    assert manifest.mix["name"] == file.name
     assert {system for _, system in base.asked} == {None, settings.dataset.mix.strict_instruction}
     with pytest.raises(CommandError, match="unjudged"):
         await build(traffic, base, with_dataset(settings, mix=mix), tmp_path / "out", judge=None)
