@@ -6,6 +6,8 @@ import typer
 
 from trainer.commands import train_gate, train_runs
 from trainer.commands.train_dataset import dataset
+from trainer.commands.train_compare import compare
+from trainer.commands.train_evaluate import evaluate
 from trainer.commands.train_finetune import finetune
 from trainer.commands.train_merge import merge
 from trainer.commands.train_pairs import pairs
@@ -26,6 +28,8 @@ def train() -> None:
 app.command("pairs")(pairs)
 app.command("dataset")(dataset)
 app.command("finetune")(finetune)
+app.command("evaluate")(evaluate)
+app.command("compare")(compare)
 app.command("merge")(merge)
 app.command("start")(train_runs.start)
 app.command("runs")(train_runs.list_runs)

@@ -24,7 +24,7 @@ body{font:15px/1.45 system-ui,sans-serif;margin:2rem auto;max-width:1150px;paddi
 h1{font-size:1.5rem;margin-bottom:.2rem}h2{font-size:1.15rem;margin-top:2.2rem}
 table{border-collapse:collapse;width:100%;margin:.6rem 0}
 th,td{border-bottom:1px solid #dde3ea;padding:.35rem .5rem;text-align:left;vertical-align:top}
-th{font-weight:600;background:#f5f7fa}td.n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
+th{font-weight:600;background:#f5f7fa}td.n{font-variant-numeric:tabular-nums;white-space:nowrap}
 pre{white-space:pre-wrap;overflow-wrap:anywhere;margin:0;font:13px/1.4 ui-monospace,monospace}
 .note{background:#fff6e0;border-left:4px solid #d99a00;padding:.5rem .8rem;margin:.5rem 0}
 .worse{background:#fdecea}.better{background:#eaf6ec}.small{color:#5a6675;font-size:13px}
@@ -81,6 +81,7 @@ def page(evidence: Evidence, summary: Summary, changed: Examples) -> str:
         ),
         *(f'<p class="note">{escape(note)}</p>' for note in summary.notes),
         "<h2>Rates</h2>",
+        _detectors(evidence),
         intervals_plot(summary.measured),
         _rates(summary.measured),
         "<h2>Candidate beside the others, same prompts</h2>",
@@ -145,6 +146,11 @@ def _rates(measured: Sequence[Measured]) -> str:
         for one in sorted(measured, key=lambda one: (one.measure, one.family, one.arm.value))
     ]
     return table([*headings, "Clopper-Pearson 95 %"], rows)
+
+
+def _detectors(evidence: Evidence) -> str:
+    told = "; ".join(f"{name} by {detector}" for name, detector in evidence.detectors.items())
+    return f'<p class="small">Told apart: {escape(told)}.</p>'
 
 
 def _compared(compared: Sequence[Compared]) -> str:

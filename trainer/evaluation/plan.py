@@ -36,6 +36,7 @@ class EvaluationPlan(Struct, frozen=True, kw_only=True):
     incumbent: Subject | None
     """None where nothing is promoted: the base is what is in service."""
     base_sha256: str
+    """Empty where it is not known: then nothing is reused from, or kept for, other runs."""
     dataset_sha256: str
     sets: tuple[LoadedSet, ...]
     server_url: str | None = None

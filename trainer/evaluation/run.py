@@ -99,7 +99,11 @@ class _Evaluation:
             }
             for arm in (ArmName.BASE, ArmName.INCUMBENT):
                 # The candidate is always asked: what it answers now is what the gate decides on.
-                if arm in keys and (found := self._cache.restore(keys[arm], *self._files(arm))):
+                if (
+                    arm in keys
+                    and plan.base_sha256
+                    and (found := self._cache.restore(keys[arm], *self._files(arm)))
+                ):
                     kept[arm] = found
             names = {arm: subject.name if subject else server.base for arm, subject in plan.subjects}
             asked = [AskedArm(arm, names[arm], keys[arm].digest) for arm in keys if arm not in kept]
@@ -136,8 +140,9 @@ class _Evaluation:
             if found is None:
                 outcomes = await self._judging.grade(outputs, judged)
                 found = Kept(outcomes, perplexity.get(arm))
-                # The candidate's too: once promoted it is the next run's incumbent.
-                self._cache.keep(keys[arm], outputs, judged, outcomes, found.perplexity)
+                # The candidate's too: once promoted it is the next run's incumbent. An unknown base is not kept.
+                if self.plan.base_sha256:
+                    self._cache.keep(keys[arm], outputs, judged, outcomes, found.perplexity)
             arms.append(
                 Arm(
                     name=arm,
