@@ -211,8 +211,9 @@ class HttpGuard:
         size = self._options.windows
         # One look at the lengths: a text and its context that are shorter than either limit need no second one.
         short = min(size.text, size.context)
-        if max(lengths_of(requests)) <= short or all(fits(request, size) for request in requests):
-            judged = await self._judge(requests)
+        lengths = lengths_of(requests)
+        if max(lengths) <= short or all(fits(request, size) for request in requests):
+            judged = await self._judge(requests, lengths)
         else:
             judged = await self._judge_cut(requests, size)
         self.stats.texts += len(requests)
@@ -226,13 +227,13 @@ class HttpGuard:
     async def _judge_cut(self, requests: Sequence[GuardRequest], size: WindowSize) -> list[Judgement]:
         cuts = [windows(request, size) for request in requests]
         self.stats.windowed += sum(len(pieces) > 1 for pieces in cuts)
-        judged = iter(await self._judge([piece for pieces in cuts for piece in pieces]))
+        requests = [piece for pieces in cuts for piece in pieces]
+        judged = iter(await self._judge(requests, lengths_of(requests)))
         return [worst([next(judged) for _ in pieces]) for pieces in cuts]
 
-    async def _judge(self, requests: Sequence[GuardRequest]) -> list[Judgement]:
+    async def _judge(self, requests: Sequence[GuardRequest], lengths: Sequence[int]) -> list[Judgement]:
         if not self._batched:
             return await self._one_by_one(requests)
-        lengths = lengths_of(requests)
         if len(requests) <= self._options.max_batch and sum(lengths) <= self._options.max_batch_chars:
             return await self._judge_batch(requests)
         batches = list(self._batches(requests, lengths))
@@ -277,7 +278,11 @@ class HttpGuard:
                 await self._back_off(attempt, error)
             else:
                 self._budget.earn()
-                return [self._read(request, reply) for request, reply in zip(requests, replies, strict=True)]
+                parse = self._grammar.parse
+                return [
+                    parse(request.role, reply.text, reply.logprobs)
+                    for request, reply in zip(requests, replies, strict=True)
+                ]
         # One bad conversation fails the whole request, so only single calls can tell which. A guard that is
         # away is not asked once per text: the probe comes first.
         if not await self.probe():

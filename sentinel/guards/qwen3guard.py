@@ -47,6 +47,9 @@ _SAFETY: Final = re.compile(r"Safety:[ \t]*(Safe|Controversial|Unsafe)[ \t]*\.?"
 _REFUSAL: Final = re.compile(r"Refusal:[ \t]*(Yes|No)[ \t]*\.?", re.ASCII)
 _EMPTY_THOUGHT: Final = re.compile(r"\s*<think>\s*</think>")
 
+_UNKNOWN_ROLES: Final = frozenset({"system", "developer"})
+"""Turns that the template has no place for."""
+
 MAX_RAW_CHARS: Final = 8_192
 """An answer is about 30 characters; a server that ignores ``max_tokens`` must not fill the store."""
 
@@ -74,19 +77,19 @@ class Qwen3GuardGrammar:
         Tool results become users' turns, system texts are left out: the template knows neither role. Markup
         of the template inside a text is broken up, or a text could end the conversation and write a verdict.
         """
-        turns: Conversation = []
-        for message in request.messages:
-            role = message.role
-            if role in {"system", "developer"}:
-                continue
-            speaker = "assistant" if role == "assistant" else "user"
-            turns.append({"role": speaker, "content": _inert(message.text)})
+        turns: Conversation = [
+            {"role": "assistant" if message.role == "assistant" else "user", "content": _inert(message.text)}
+            for message in request.messages
+            if message.role not in _UNKNOWN_ROLES
+        ]
         if request.response is not None:
             turns.append({"role": "assistant", "content": _inert(request.response)})
             return turns
+        if request.messages and request.messages[-1].role == "user":
+            return turns
         for end in range(len(request.messages), 0, -1):
             if request.messages[end - 1].role == "user":
-                after = sum(m.role not in {"system", "developer"} for m in request.messages[end:])
+                after = sum(m.role not in _UNKNOWN_ROLES for m in request.messages[end:])
                 return turns[: len(turns) - after]
         # Nobody is called a user: the last turn is what was asked.
         if turns:
