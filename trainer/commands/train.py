@@ -5,8 +5,8 @@ from __future__ import annotations
 import typer
 
 from trainer.commands import train_gate, train_runs
-from trainer.commands.train_dataset import dataset
 from trainer.commands.train_compare import compare
+from trainer.commands.train_dataset import dataset
 from trainer.commands.train_evaluate import evaluate
 from trainer.commands.train_finetune import finetune
 from trainer.commands.train_merge import merge
