@@ -90,7 +90,7 @@ def known(answers: Answers, limit: float) -> Check:
     everything = answers.n > 0 and answers.unknown == answers.n
     return condition(
         f"known.{answers.told.value}",
-        f"at most {100 * limit:.1f} % of the outcomes of {answers.told.value} are unknown in either arm",
+        f"{answers.told.value}: at most {100 * limit:.1f} % of the outcomes are unknown in either arm",
         share <= limit,
         f"nothing told {answers.told.value}: no detector or scorer is configured for it"
         if everything

@@ -54,7 +54,7 @@ def _row(check: Check) -> tuple[str, ...]:
 def _number(value: float | None) -> str:
     if value is None:
         return ""
-    return f"{value:.0f}" if value > 1 else f"{value:.4f}"
+    return f"{value:.0f}" if value >= 1 and value.is_integer() else f"{value:.4f}"
 
 
 def table(title: str, columns: tuple[str, ...], wide: frozenset[str] = frozenset()) -> Table:
