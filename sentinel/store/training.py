@@ -281,6 +281,23 @@ async def runs(
     return tuple(_run(row) for row in rows)
 
 
+async def newest_runs(conn: Connection) -> tuple[TrainingRun, ...]:
+    """The newest training run of each served model, without its log."""
+    rows = await conn.fetch(
+        f"SELECT DISTINCT ON (served_model) {_COLUMNS} FROM training_runs WHERE kind = 'train'"  # noqa: S608
+        " ORDER BY served_model, created_at DESC, run_id"
+    )
+    return tuple(_run(row) for row in rows)
+
+
+async def count_by_state(conn: Connection) -> dict[tuple[str, RunState], int]:
+    """Training runs by served model and state."""
+    rows = await conn.fetch(
+        "SELECT served_model, state, count(*) AS runs FROM training_runs WHERE kind = 'train' GROUP BY 1, 2"
+    )
+    return {(row["served_model"], RunState(row["state"])): row["runs"] for row in rows}
+
+
 async def find_run(conn: Connection, beginning: str) -> TrainingRun:
     """The one run whose id begins so, with its log.
 
