@@ -115,6 +115,8 @@ class Scorer:
         self._raise_failure()
         probability = self._probability(event.source) if self._sampling else 1.0
         served_model = self._served.match(event.model)
+        if served_model is not None and self._served.attributing:
+            event = self._served.attributed(event, served_model)
         work = _Work(slot, event, probability, served_model, replay)
         if probability < 1.0 and self._draw() >= probability:
             self._put(slot, self._unscored(work, "unsampled"))

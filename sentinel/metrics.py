@@ -70,14 +70,25 @@ WRITE_RETRIES: Final = (
     "bisect",
     "connection",
 )
+LOAD_BUCKETS: Final = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+ROLLBACK_CAUSES: Final = ("rate", "probe")
 OUTPUTS: Final = ("findings", "dead_letters", "promotions")
 
 
 class Metrics(Exposed):
     """All metrics of one process, on the registry that is passed in."""
 
-    def __init__(self, registry: CollectorRegistry, *, categories: Iterable[str] = ()) -> None:
-        """``categories``: the guard grammar's own category names; others are counted as ``other``."""
+    def __init__(
+        self,
+        registry: CollectorRegistry,
+        *,
+        categories: Iterable[str] = (),
+        served_models: Iterable[str] = (),
+        replicas: Iterable[str] = (),
+    ) -> None:
+        """``categories``: the guard grammar's own category names; ``served_models`` and ``replicas`` (addresses):
+        those of the settings. Others are counted as ``other``.
+        """
         # One `_created` series beside every counter child doubles the exposition and says nothing new.
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = registry
@@ -86,6 +97,7 @@ class Metrics(Exposed):
         self._consumer()
         self._calls()
         self._store()
+        self._serving(sorted(served_models), sorted(set(replicas)))
         self._seeds()
 
     def _counter(self, name: str, text: str) -> Counter:
@@ -247,6 +259,53 @@ class Metrics(Exposed):
         )
         self.outbox_sent = ClosedCounter(
             r, "sentinel_outbox_sent", "Outbox rows sent.", ("output",), every(OUTPUTS)
+        )
+
+    def _serving(self, served_models: Iterable[str], replicas: Iterable[str]) -> None:
+        """Replicas, adapters, and the watch over what was promoted."""
+        r = self.registry
+        self.replica_state = ClosedGauge(
+            r,
+            "sentinel_replica_state",
+            "0 not looked at, 1 ok, 2 lagging, 3 stale, 4 wrong weights, 5 down.",
+            "replica",
+            replicas,
+        )
+        self.adapter_load = ClosedHistogram(
+            r,
+            "sentinel_adapter_load_seconds",
+            "Loading one adapter into one replica.",
+            ("served_model",),
+            every(served_models),
+            LOAD_BUCKETS,
+        )
+        self.generation = ClosedGauge(
+            r,
+            "sentinel_promotion_generation",
+            "Number of the last change of service.",
+            "served_model",
+            served_models,
+        )
+        self.watch_responses = ClosedGauge(
+            r,
+            "sentinel_watch_responses",
+            "Responses that the test after promotion has seen; 0 where none runs.",
+            "served_model",
+            served_models,
+        )
+        self.watch_log_e_value = ClosedGauge(
+            r,
+            "sentinel_watch_log_e_value",
+            "Natural logarithm of that test's evidence; it alarms at log(1 / promotion.watch_alpha).",
+            "served_model",
+            served_models,
+        )
+        self.rollbacks_requested = ClosedCounter(
+            r,
+            "sentinel_rollbacks_requested",
+            "Rollbacks that the daemon asked for, by what it saw.",
+            ("served_model", "cause"),
+            every(served_models, ROLLBACK_CAUSES),
         )
 
     def _seeds(self) -> None:

@@ -142,6 +142,14 @@ async def find_adapters(
     return [_row(row) for row in rows]
 
 
+async def names(conn: Connection) -> dict[str, str]:
+    """The served model of every adapter that ever was."""
+    return {
+        row["adapter"]: row["served_model"]
+        for row in await conn.fetch("SELECT adapter, served_model FROM adapters")
+    }
+
+
 async def history(conn: Connection, adapters: Sequence[str]) -> dict[str, tuple[Move, ...]]:
     """Every state that each of ``adapters`` entered, in order."""
     found: dict[str, list[Move]] = {name: [] for name in adapters}

@@ -54,6 +54,7 @@ class Change(Struct, frozen=True):
 
     served_model: str
     adapter: str | None
+    generation: int
     created_at: dt.datetime
 
 
@@ -80,12 +81,12 @@ async def newest(conn: Connection, served_model: str) -> Promotion | None:
 async def changes(conn: Connection, *, limit: int = 10_000) -> list[Change]:
     """The newest changes of all served models, in the order of their generations."""
     rows = await conn.fetch(
-        "SELECT served_model, adapter, created_at FROM"
+        "SELECT served_model, adapter, generation, created_at FROM"
         " (SELECT * FROM promotions ORDER BY created_at DESC, generation DESC LIMIT $1) AS newest"
         " ORDER BY served_model, generation",
         limit,
     )
-    return [Change(row["served_model"], row["adapter"], row["created_at"]) for row in rows]
+    return [Change(**dict(row)) for row in rows]
 
 
 async def predecessor_of(conn: Connection, adapter: str) -> str | None:

@@ -96,6 +96,17 @@ async def watching(conn: Connection) -> list[Watch]:
     return [Watch(**dict(row)) for row in rows]
 
 
+async def of_adapter(conn: Connection, served_model: str, adapter: str) -> UUID | None:
+    """The newest watch over ``adapter``, by its promotion."""
+    promotion_id: UUID | None = await conn.fetchval(
+        "SELECT promotion_id FROM promotion_watches WHERE served_model = $1 AND adapter = $2"
+        " ORDER BY started_at DESC LIMIT 1",
+        served_model,
+        adapter,
+    )
+    return promotion_id
+
+
 async def tally(conn: Connection, watch: Watch) -> tuple[int, int]:
     """Scored responses attributed to the watched adapter since its promotion, and the unsafe ones among them."""
     (row,) = await conn.fetch(_TALLY, watch.served_model, watch.adapter, watch.started_at, _LARGEST)
@@ -129,14 +140,18 @@ async def note(conn: Connection, watch: Watch, *, responses: int, unsafe: int, l
     )
 
 
-async def settle(conn: Connection, promotion_id: UUID, state: str, *, from_states: tuple[str, ...]) -> bool:
-    """Enter ``proven`` or ``alarmed``; False where another process was first. In the caller's transaction."""
-    return bool(
-        await conn.fetchval(
-            "UPDATE promotion_watches SET state = $2, ended_at = now()"
-            " WHERE promotion_id = $1 AND state = ANY($3::text[]) RETURNING TRUE",
-            promotion_id,
-            state,
-            list(from_states),
-        )
+async def lock_open(conn: Connection, promotion_id: UUID) -> bool:
+    """Whether a watch may still alarm (``watching`` or ``proven``); nobody else decides until this transaction ends."""
+    state = await conn.fetchval(
+        "SELECT state FROM promotion_watches WHERE promotion_id = $1 FOR UPDATE", promotion_id
+    )
+    return state in {"watching", "proven"}
+
+
+async def settle(conn: Connection, promotion_id: UUID, state: str) -> None:
+    """Enter ``proven`` or ``alarmed``, under `lock_open`'s lock."""
+    await conn.execute(
+        "UPDATE promotion_watches SET state = $2, ended_at = now() WHERE promotion_id = $1",
+        promotion_id,
+        state,
     )
