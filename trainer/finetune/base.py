@@ -139,6 +139,11 @@ def load_model(folder: Path, recipe: Recipe, device: str) -> Any:
         folder, dtype=dtype, local_files_only=True, trust_remote_code=False, use_safetensors=True, **further
     )
     model.config.use_cache = False
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            # bitsandbytes would repack the weights in the first evaluation pass, to a layout through whose
+            # product no gradient flows: later steps would silently train on wrong gradients.
+            module.support_avx512bf16_for_cpu = False
     return model
 
 

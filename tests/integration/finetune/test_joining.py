@@ -1,0 +1,107 @@
+"""Merging an adapter into its base, and adapters into one another."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from sentinel.errors import CommandError, TrainingError
+from tests.support import tiny_pairs
+from trainer.commands.train import app
+from trainer.compose import Part, compose
+from trainer.finetune.naming import adapter_name
+from trainer.finetune.outcome import Finetuned
+
+Run = tuple[Path, Finetuned]
+
+
+def plain(folder: Path) -> Any:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True).eval()
+
+
+def test_the_command_merges_and_proves_it(finished: Run, tmp_path: Path) -> None:
+    import torch
+    from peft import PeftModel
+
+    adapter, out = finished[1].adapter, tmp_path / "merged"
+    arguments = ["merge", "--base", str(tiny_pairs.CHAT), "--adapter", str(adapter), "--out", str(out)]
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 0, done.output
+    assert "adapter alone 0.16 MB, merged 3.6" in done.output
+    ids = torch.arange(40).reshape(2, 20)
+    with torch.no_grad():
+        wanted = PeftModel.from_pretrained(plain(tiny_pairs.CHAT), str(adapter))(input_ids=ids).logits
+        bare = plain(tiny_pairs.CHAT)(input_ids=ids).logits
+        found = plain(out)(input_ids=ids).logits
+    assert (found - wanted).abs().max() < 1e-4
+    assert (found - bare).abs().max() > 0.1
+    again = CliRunner().invoke(app, arguments)
+    assert isinstance(again.exception, CommandError)
+
+
+def test_a_merge_that_differs_is_refused(
+    finished: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from trainer import merge
+
+    monkeypatch.setattr(merge, "TOLERANCE", 0.0)
+    with pytest.raises(TrainingError, match="the merged model's logits differ by"):
+        merge.merge(tiny_pairs.CHAT, finished[1].adapter, tmp_path / "merged")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_composition_is_the_weighted_sum_of_the_updates(finished: Run, tmp_path: Path) -> None:
+    import torch
+    from peft import PeftModel
+    from safetensors.torch import load_file
+
+    adapter = finished[1].adapter
+    other = tmp_path / "other"
+    assert compose([Part(adapter, 0.5), Part(adapter, 0.25)], other, max_rank=8) == 8
+    whole = tmp_path / "whole"
+    assert compose([Part(adapter, 2.0), Part(other, -1.0)], whole, max_rank=16) == 12
+    name = "model.layers.1.mlp.up_proj"
+    probe = torch.randn(5, 128, generator=torch.Generator().manual_seed(1))
+
+    def update(folder: Path) -> torch.Tensor:
+        model = PeftModel.from_pretrained(plain(tiny_pairs.CHAT), str(folder))
+        layer: Any = model.get_base_model().get_submodule(name)
+        with torch.no_grad():
+            difference: torch.Tensor = layer(probe) - layer.base_layer(probe)
+        return difference
+
+    one, two = update(adapter), update(other)
+    assert (two - 0.75 * one).abs().max() < 1e-5
+    assert (update(whole) - (2.0 * one - two)).abs().max() < 1e-5
+    assert one.abs().max() > 0.01
+    assert len(load_file(whole / "adapter_model.safetensors")) == 56
+    with pytest.raises(CommandError, match="rank 12, above max_lora_rank 8"):
+        compose([Part(adapter, 2.0), Part(other, -1.0)], tmp_path / "x", max_rank=8)
+
+
+def test_the_finetune_command_shows_what_a_run_made(finished: Run, tmp_path: Path) -> None:
+    folder, made = finished
+    snapshot = tmp_path / "recipe.yaml"
+    snapshot.write_text((folder / "config_snapshot.yaml").read_text())
+    data = next(path for path in folder.parent.iterdir() if (path / "train.jsonl").exists())
+    arguments = [
+        "--dataset",
+        str(data),
+        "--base",
+        str(tiny_pairs.CHAT),
+        "--recipe",
+        str(snapshot),
+        "--seed",
+        "3",
+    ]
+    done = CliRunner().invoke(app, ["finetune", *arguments, "--out", str(folder)])
+    assert done.exit_code == 0, done.output
+    assert made.weights_sha256[:12] in done.output
+    assert "done before" in done.output
+    assert adapter_name("tiny", made.weights_sha256) == f"tiny-{made.weights_sha256[:12]}"
