@@ -73,7 +73,7 @@ def announce_finding(
         document = finding_document(finding)
         if output.include_text:
             document["text"] = _text(messages, response)
-        rows.append(OutboxRow(output.topic, key, _headers("finding"), orjson.dumps(document)))
+        rows.append(OutboxRow(output.topic, key, _headers("finding"), _encoded(document)))
     if output.evaluation:
         # A key of its own: on a compacted topic the same key would leave only one of the two.
         rows.append(
@@ -140,7 +140,7 @@ def announce_promotion(promotion: Promotion, topic: str = "sentinel.promotions")
         "gate_report_id": promotion.gate_report_id,
         "created_at": promotion.created_at,
     }
-    return OutboxRow(topic, promotion.served_model.encode(), _headers("promotion"), orjson.dumps(document))
+    return OutboxRow(topic, promotion.served_model.encode(), _headers("promotion"), _encoded(document))
 
 
 def announce_dead_letter(
@@ -262,6 +262,11 @@ def evaluation_request(finding: Finding) -> dict[str, Any]:
             }
         ]
     }
+
+
+def _encoded(document: dict[str, Any]) -> bytes:
+    # Ids may be of the database driver's UUID class, which the library does not know.
+    return orjson.dumps(document, default=str)
 
 
 def _attribute(name: str, value: str) -> dict[str, Any]:
