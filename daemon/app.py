@@ -31,6 +31,7 @@ from daemon.in_service import InService
 from daemon.observation import GuardObservation
 from daemon.outgoing import make_generators, make_relays, make_reprompter, spare_connections
 from daemon.supervisor import Supervisor
+from daemon.triggers.task import TriggerTask
 from sentinel import logs
 from sentinel.breaker import BreakerState
 from sentinel.clock import Clock, SystemClock
@@ -119,6 +120,7 @@ class Service:
             clock=self.clock,
         )
         self._relays = make_relays(settings, connect, self.metrics, self.clock)
+        self._triggers = TriggerTask(settings, connect, self.metrics, self.clock)
         self._behind_offset = behind_offset
         self._stop_behind_offset = asyncio.Event()
         self.health = HealthServer(
@@ -204,6 +206,7 @@ class Service:
         work |= self._in_service.work(self._stop_behind_offset, behind_offset=self._behind_offset)
         if self._behind_offset:
             work["reprompter"] = self._reprompter.run(self._stop_behind_offset)
+            work["triggers"] = self._triggers.run(self._stop_behind_offset)
             for relay in self._relays:
                 work[f"relay {relay.topic}"] = relay.run(self._stop_behind_offset)
         if self._instance is not None:
@@ -256,7 +259,7 @@ class Service:
                 await self.intake.loop.commit()
         self._stop_behind_offset.set()
         behind = [
-            task for name, task in running.items() if name.startswith(("relay", "reprompter", "serving"))
+            task for name, task in running.items() if name.startswith(("relay", "reprompter", "serving", "triggers"))
         ]
         if behind:
             await asyncio.wait(behind, timeout=consumer.flush_s)

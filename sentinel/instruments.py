@@ -111,6 +111,29 @@ class ClosedGauge:
         self._children.get(label, self._children[OTHER]).set(value)
 
 
+class ClosedGrid:
+    """A gauge with several closed labels; children exist from the start."""
+
+    def __init__(
+        self,
+        registry: CollectorRegistry,
+        name: str,
+        text: str,
+        labels: tuple[str, ...],
+        combinations: Iterable[tuple[str, ...]],
+    ) -> None:
+        self._closed = _Closed(combinations, len(labels))
+        gauge = Gauge(name, text, labels, registry=registry)
+        self._children = {c: gauge.labels(*c) for c in sorted(self._closed.combinations)}
+
+    def set(self, *labels: str, value: float) -> None:
+        """Set the value under these labels, in the order of the declaration."""
+        child = self._children.get(labels)
+        if child is None:
+            child = self._children[self._closed.nearest(labels)]
+        child.set(value)
+
+
 class ClosedHistogram:
     """A histogram whose labels are closed; children exist from the start."""
 

@@ -22,6 +22,7 @@ from sentinel.instruments import (
     BulkHistogram,
     ClosedCounter,
     ClosedGauge,
+    ClosedGrid,
     ClosedHistogram,
     Exposed,
     LatestFinding,
@@ -35,6 +36,7 @@ from sentinel.outcomes import (
     UNSCORED_REASONS,
     Outcome,
 )
+from sentinel.states import RunState
 from sentinel.verdicts import Label, Role
 
 REASONS: Final = {
@@ -72,6 +74,7 @@ WRITE_RETRIES: Final = (
 )
 LOAD_BUCKETS: Final = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 ROLLBACK_CAUSES: Final = ("rate", "probe")
+TRIGGERS: Final = ("new_pairs", "unsafe_rate", "adapter_age", "drift")
 OUTPUTS: Final = ("findings", "dead_letters", "promotions")
 
 
@@ -98,6 +101,7 @@ class Metrics(Exposed):
         self._calls()
         self._store()
         self._serving(sorted(served_models), sorted(set(replicas)))
+        self._training(sorted(served_models))
         self._seeds()
 
     def _counter(self, name: str, text: str) -> Counter:
@@ -306,6 +310,46 @@ class Metrics(Exposed):
             "Rollbacks that the daemon asked for, by what it saw.",
             ("served_model", "cause"),
             every(served_models, ROLLBACK_CAUSES),
+        )
+
+    def _training(self, served_models: Iterable[str]) -> None:
+        """Triggers and training runs, as they stand in the store: every daemon shows the same."""
+        r = self.registry
+        rules = every(TRIGGERS, served_models)
+        labels = ("trigger", "served_model")
+        self.trigger_value = ClosedGrid(
+            r,
+            "sentinel_trigger_value",
+            "Newest value of a trigger rule; NaN where none can be told.",
+            labels,
+            rules,
+        )
+        self.trigger_armed = ClosedGrid(
+            r, "sentinel_trigger_armed", "1 where the rule may fire.", labels, rules
+        )
+        self.trigger_firings = ClosedGrid(
+            r, "sentinel_trigger_firings", "Times that a rule has fired.", labels, rules
+        )
+        self.training_runs = ClosedGrid(
+            r,
+            "sentinel_training_runs",
+            "Training runs by state.",
+            ("served_model", "state"),
+            every(served_models, RunState),
+        )
+        self.training_progress = ClosedGauge(
+            r,
+            "sentinel_training_progress",
+            "Share of the newest training run that is done, 0 to 1.",
+            "served_model",
+            served_models,
+        )
+        self.training_heartbeat = ClosedGauge(
+            r,
+            "sentinel_training_heartbeat_timestamp_seconds",
+            "Last sign of life of the run that is under way; 0 where none is.",
+            "served_model",
+            served_models,
         )
 
     def _seeds(self) -> None:
