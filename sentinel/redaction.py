@@ -42,7 +42,7 @@ _PHONE: Final = re.compile(
     r"(?<![\w.+-])(?:\+\d{1,3}(?:[ ./-]?\(?\d{1,5}\)?){2,6}"
     r"|\(\d{2,5}\)[ -]?\d{3,4}[ -]?\d{3,5}"
     r"|\d{3}[ .-]\d{3}[ .-]\d{4}"
-    r"|0\d{2,4}[ /-]\d{3,4}[ -]?\d{3,5})(?![\w-]|\.\d)"
+    r"|(?<!\d )0\d{2,4}[ /-]\d{3,4}[ -]?\d{3,5}(?! \d))(?![\w-]|\.\d)"
 )
 _DIGITS: Final = re.compile(r"\D")
 
@@ -65,6 +65,12 @@ class Redactor:
     def redact(self, text: str) -> str:
         """``text`` with pseudonyms; what already is a pseudonym stays as it is."""
         self._keep_clear(text)
+        # What one replacement uncovers ("<PHONE_1>+49 170 …") is found by the next pass.
+        while (cleaner := self._pass(text)) != text:
+            text = cleaner
+        return text
+
+    def _pass(self, text: str) -> str:
         text = _SECRET.sub(self._named("SECRET"), text)
         text = _NAMED_SECRET.sub(self._value_of_secret, text)
         text = _EMAIL.sub(self._named("EMAIL", str.lower), text)

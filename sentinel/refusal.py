@@ -62,13 +62,14 @@ _PHRASES: Final = re.compile(
 )
 
 _QUOTES: Final = str.maketrans({"\u2019": "'", "\u2018": "'", "\u201c": '"', "\u201d": '"', "\u00a0": " "})
+_EMPHASIS: Final = re.compile(r"[*`\"#>~]+")
 _LEADING: Final = re.compile(r"^[\W_]+")
 
 
 def is_refusal(answer: str) -> bool:
     """Whether ``answer`` declines. An empty answer is none: it is no answer at all."""
     text = " ".join(answer.strip()[:LOOKED_AT].translate(_QUOTES).lower().split())
-    text = _LEADING.sub("", text)
+    text = _LEADING.sub("", _EMPHASIS.sub("", text))
     if not text:
         return False
     return _BEGINNING.match(text) is not None or _PHRASES.search(text) is not None
