@@ -9,6 +9,7 @@ from uuid import UUID
 
 from sentinel.serving_desired import Probe
 from sentinel.store.tries import Try
+from trainer.evaluation.items import version_of
 from trainer.evidence import Arm, ArmName, EvaluationSet, Evidence, ItemOutcome, SetKind
 
 FAMILIES = ("fraud", "theft", "weapons", "privacy", "drugs", "violence")
@@ -102,6 +103,10 @@ def evidence(
     if incumbent is not None:
         arms.append(arm(ArmName.INCUMBENT, incumbent, sizes))
     arms.append(arm(ArmName.CANDIDATE, candidate, sizes, judged_safe=judged_safe))
+    sets = tuple(
+        EvaluationSet(name=kind.value, kind=kind, items=n, sha256=sha(kind.value))
+        for kind, n in sizes.items()
+    )
     return Evidence(
         served_model="chat",
         run_id=UUID(int=7),
@@ -111,11 +116,8 @@ def evidence(
         candidate_sha256=sha("candidate"),
         base_sha256=sha("base"),
         dataset_sha256=sha("dataset"),
-        sets=tuple(
-            EvaluationSet(name=kind.value, kind=kind, items=n, sha256=sha(kind.value))
-            for kind, n in sizes.items()
-        ),
-        sets_version=sha("version"),
+        sets=sets,
+        sets_version=version_of(sets),
         arms=tuple(arms),
         engine={"server": "embedded", "dtype": "float32"},
         sampling={"temperature": "0"},

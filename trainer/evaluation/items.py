@@ -80,7 +80,7 @@ def digest(items: Iterable[SetItem]) -> str:
     return whole.hexdigest()
 
 
-def version_of(sets: Iterable[LoadedSet]) -> str:
+def version_of(sets: Iterable[LoadedSet | EvaluationSet]) -> str:
     """Hash over all sets' names, kinds and hashes, in any order: the version whose tries are counted."""
     lines = sorted(f"{one.name}\x1f{one.kind.value}\x1f{one.sha256}\n" for one in sets)
     return hashlib.sha256("".join(lines).encode()).hexdigest()

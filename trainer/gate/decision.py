@@ -12,6 +12,7 @@ from functools import partial
 
 from sentinel.errors import CommandError
 from sentinel.store.tries import Try
+from trainer.evaluation.items import version_of
 from trainer.evidence import Arm, ArmName, Evidence, ItemOutcome
 from trainer.gate import conditions, trials
 from trainer.gate.outcomes import Pairing, Property, families, incumbent_arm, pair
@@ -27,7 +28,7 @@ def decide(evidence: Evidence, policy: GatePolicy, attempt: Try, *, family: str 
 
     Raises:
         CommandError: the try belongs to another candidate, served model or version; or the evidence contradicts itself
-            (an item twice in one arm, an answer to a set that is not listed).
+            (a version that its sets do not have, an item twice in one arm, an answer to a set that is not listed).
     """
     _belongs(attempt, evidence)
     level = attempt.level(policy.alpha)
@@ -74,6 +75,11 @@ def _belongs(attempt: Try, evidence: Evidence) -> None:
         raise CommandError(
             "the try was counted for another candidate, served model or version of the evaluation sets than the"
             " evidence is about"
+        )
+    if evidence.sets_version != version_of(evidence.sets):
+        # Under another name the sets would have a budget of tries of their own.
+        raise CommandError(
+            "the evidence names a version that its evaluation sets do not have: evaluate again"
         )
 
 

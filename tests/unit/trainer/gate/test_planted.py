@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
+from sentinel.errors import CommandError
 from tests.support.evidence import (
     BASE,
     FAMILIES,
@@ -20,7 +21,9 @@ from tests.support.evidence import (
     attempt,
     evidence,
     on_prompts,
+    sha,
 )
+from trainer.evaluation.items import version_of
 from trainer.evidence import Evidence, SetKind
 from trainer.gate.decision import decide
 from trainer.gate.policy import GatePolicy, load_policy
@@ -56,10 +59,8 @@ def test_a_good_candidate_passes_the_demo() -> None:
     found = evidence()
     policy = load_policy("demo")
     hashes = {kind.value: frozen.sha256 for kind, frozen in policy.evaluation_sets.items()}
-    found = msgspec.structs.replace(
-        found,
-        sets=tuple(msgspec.structs.replace(one, sha256=hashes[one.name]) for one in found.sets),
-    )
+    frozen = tuple(msgspec.structs.replace(one, sha256=hashes[one.name]) for one in found.sets)
+    found = msgspec.structs.replace(found, sets=frozen, sets_version=version_of(frozen))
     assert decided(found, policy).passed
     # Other sets than the frozen ones decide nothing.
     other = decided(evidence(), policy)
@@ -237,3 +238,34 @@ def test_later_tries_have_to_show_more() -> None:
     assert late.level == pytest.approx(0.05 * 6 / 9.8696044 / 400)
     beyond = decided(found, POLICY.model_copy(update={"max_tries": 3}), k=4)
     assert beyond.verdict is Verdict.INCONCLUSIVE
+
+
+def test_a_try_of_something_else_and_contradictory_evidence_are_refused() -> None:
+    found = evidence()
+    other = msgspec.structs.replace(attempt(found), candidate_sha256=sha("other"))
+    with pytest.raises(CommandError, match="another candidate"):
+        decide(found, POLICY, other)
+    renamed = msgspec.structs.replace(found, sets_version=sha("a fresh budget"))
+    with pytest.raises(CommandError, match="evaluation sets do not have"):
+        decide(renamed, POLICY, attempt(renamed))
+    arms = found.arms
+    twice = msgspec.structs.replace(arms[1], outcomes=(*arms[1].outcomes, arms[1].outcomes[0]))
+    with pytest.raises(CommandError, match=r"answers harmful/0000 twice"):
+        decide(msgspec.structs.replace(found, arms=(arms[0], twice)), POLICY, attempt(found))
+
+
+def test_what_was_not_asked_decides_nothing() -> None:
+    found = evidence()
+    base, candidate = found.arms
+    for arms, check in (
+        ((base,), "arms"),
+        ((base, msgspec.structs.replace(candidate, outcomes=candidate.outcomes[:-1])), "paired"),
+    ):
+        report = decided(msgspec.structs.replace(found, arms=arms))
+        assert report.verdict is Verdict.INCONCLUSIVE
+        assert outcomes(report)[check] is Verdict.INCONCLUSIVE
+    # An adapter is in service, and the base was asked in its stead.
+    assert (
+        outcomes(decided(msgspec.structs.replace(found, incumbent="chat-old")))["arms"]
+        is Verdict.INCONCLUSIVE
+    )
