@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from sentinel.clock import Clock
     from sentinel.settings import Settings
 
-_SIZE: Final = re.compile(r"[-_.]?\d+(\.\d+)?[bmk]\b", re.IGNORECASE)
+_SIZE: Final = re.compile(r"[-_.]?\d+(\.\d+)?[bmk]\b|-[a-z]$", re.IGNORECASE)
 
 Exchange = tuple[tuple[Message, ...], str]
 """A conversation and the answer to it."""

@@ -1,0 +1,1 @@
+"""Evaluation against servers: scripted ones, and the embedded one with a real adapter."""
