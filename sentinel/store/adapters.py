@@ -129,6 +129,26 @@ async def adapter_of_run(conn: Connection, run_id: UUID) -> AdapterRow | None:
     )
 
 
+async def find_adapter(conn: Connection, given: str) -> AdapterRow:
+    """The adapter that a person means: its name or a unique beginning of it, or the id of its run, or of that.
+
+    Raises:
+        CommandError: none or several fit.
+    """
+    exact = await adapter_of(conn, given)
+    if exact is not None:
+        return exact
+    rows = await conn.fetch(
+        f"SELECT {_COLUMNS} FROM adapters WHERE starts_with(adapter, $1) OR starts_with(run_id::text, $1)"  # noqa: S608 - our own columns
+        " ORDER BY created_at DESC, adapter LIMIT 2",
+        given.lower() if _is_hexadecimal(given) else given,
+    )
+    if len(rows) != 1:
+        found = "several adapters begin" if rows else "no adapter begins"
+        raise CommandError(f"{found} with {given!r}, or its run does: see `sentinel train adapters`")
+    return _row(rows[0])
+
+
 async def find_adapters(
     conn: Connection, served_model: str | None = None, *, limit: int = 1000
 ) -> list[AdapterRow]:
@@ -156,6 +176,10 @@ async def history(conn: Connection, adapters: Sequence[str]) -> dict[str, tuple[
     for row in await conn.fetch(_HISTORY, list(adapters)):
         found[row["adapter"]].append(Move(AdapterState(row["new_state"]), row["at"]))
     return {name: tuple(moves) for name, moves in found.items()}
+
+
+def _is_hexadecimal(text: str) -> bool:
+    return all(letter in "0123456789abcdefABCDEF-" for letter in text)
 
 
 def _one(row: Any) -> AdapterRow | None:

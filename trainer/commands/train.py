@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from trainer.commands import train_gate, train_runs
+from trainer.commands import train_gate, train_promote, train_runs
 from trainer.commands.train_compare import compare
 from trainer.commands.train_dataset import dataset
 from trainer.commands.train_evaluate import evaluate
@@ -38,3 +38,8 @@ app.command("log")(train_runs.log)
 app.add_typer(train_gate.app, name="gate")
 app.command("run")(run)
 app.command("publish")(publish)
+app.command("promote")(train_promote.promote)
+app.command("approve")(train_promote.approve)
+app.command("reject")(train_promote.reject)
+app.command("rollback")(train_promote.rollback)
+app.command("adapters")(train_promote.adapters)

@@ -29,7 +29,11 @@ def served() -> ServedModels:
 
 
 def event(
-    model: str | None, *, at: dt.datetime | None = None, received: float = 60, **more: str
+    model: str | None,
+    *,
+    at: dt.datetime | None = None,
+    received: float = 60,
+    served_by: str | None = None,
 ) -> PromptEvent:
     return PromptEvent(
         event_id=uuid4(),
