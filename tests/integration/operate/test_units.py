@@ -16,7 +16,8 @@ from sentinel.settings import Settings, load
 from tests.support.daemon_process import SENTINEL, environment
 
 LARGEST_EXPOSURE = 2.0
-SERVICES = ("sentinel@.service", "sentinel-migrate.service", "sentinel-route.service")
+TRAINER = "sentinel-trainer.service"
+SERVICES = ("sentinel@.service", "sentinel-migrate.service", "sentinel-route.service", TRAINER)
 
 
 @pytest.fixture
@@ -79,6 +80,11 @@ def test_stopping_has_time_for_the_whole_drain() -> None:
     consumer = Settings().consumer
     drain = consumer.stop_intake_s + consumer.drain_s + 2 * consumer.flush_s
     assert drain + 10 <= seconds("sentinel@.service", "TimeoutStopSec")
+
+
+def test_stopping_has_time_to_put_a_run_down() -> None:
+    assert Settings().training.kill_grace_s + 15 + 10 <= seconds(TRAINER, "TimeoutStopSec")
+    assert values(TRAINER, "KillMode") == ["mixed"], "the trainer ends its run itself"
 
 
 def test_the_watchdog_waits_longer_than_it_is_fed_and_than_the_poller_may_be_silent() -> None:
@@ -188,11 +194,21 @@ def test_the_process_lives_without_writable_and_executable_memory() -> None:
     assert result.stdout == "alive\n", result.stderr
 
 
-@pytest.mark.parametrize("name", SERVICES)
+@pytest.mark.parametrize("name", [name for name in SERVICES if name != TRAINER])
 def test_all_services_are_one_user(name: str) -> None:
     """Instances share a state folder, which systemd gives to the user of whoever started last."""
     assert [values(name, key) for key in ("DynamicUser", "User", "Group")] == [
         ["yes"],
         ["sentinel"],
         ["sentinel"],
+    ]
+
+
+def test_the_trainer_keeps_its_user_and_shares_its_adapters_by_group() -> None:
+    assert values(TRAINER, "DynamicUser") == []
+    assert [values(TRAINER, key) for key in ("User", "Group", "UMask", "StateDirectoryMode")] == [
+        ["sentinel-trainer"],
+        ["sentinel-adapters"],
+        ["0027"],
+        ["0750"],
     ]
