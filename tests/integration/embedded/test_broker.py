@@ -49,6 +49,7 @@ async def test_one_member_reads_seeks_and_commits(embedded_broker: Embedded, ins
     member = consumer(embedded_broker.bootstrap, topic, "group", group_instance_id=instance)
     await member.start()
     try:
+        # The default delay of a first rebalance alone is 3 s.
         assert time.monotonic() - started < 3
         partitions = [TopicPartition(topic, number) for number in range(3)]
         assert member.assignment() == set(partitions)

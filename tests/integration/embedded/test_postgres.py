@@ -96,7 +96,9 @@ async def test_committed_rows_survive_a_kill_and_uncommitted_ones_do_not(server:
     await transaction.start()
     await connection.execute("INSERT INTO kept VALUES (2)")
     await asyncio.to_thread(server.kill)
-    with pytest.raises((ConnectionError, asyncpg.PostgresError, asyncpg.InterfaceError)):
+    # The last of these: the driver may have seen half of the end when the statement comes.
+    lost = (ConnectionError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+    with pytest.raises(lost):
         await connection.execute("COMMIT")
     connection.terminate()
     assert server.pid is None
@@ -111,7 +113,7 @@ async def test_a_paused_server_answers_nothing_until_resumed(server: EmbeddedPos
     done, _ = await asyncio.wait([asked], timeout=0.5)
     assert not done
     server.resume()
-    assert await asyncio.wait_for(asked, 5) == 5
+    assert await asyncio.wait_for(asked, 30) == 5
     await connection.close()
 
 

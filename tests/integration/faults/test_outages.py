@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 
 import pytest
 
@@ -18,12 +18,6 @@ from tests.support.service import caught_up, running, settings_for
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.timeout(180)
-
-
-@pytest.fixture
-async def guard() -> AsyncIterator[ScriptedGuard]:
-    async with ScriptedGuard() as server:
-        yield server
 
 
 async def test_the_database_restarts_and_pauses(
@@ -43,7 +37,7 @@ async def test_the_database_restarts_and_pauses(
         await asyncio.to_thread(private_postgres.kill)
         await asyncio.to_thread(embedded_broker.produce, topic, many(300, start=200))
         await asyncio.sleep(2)
-        await wait_until(lambda: not service._ready().ok, timeout=10)
+        await wait_until(lambda: not service._ready().ok, timeout=30)
         assert service._live().ok
         open_records = sum(t.span for t in service.intake.loop.owned)
         assert open_records <= 2 * settings.consumer.span
@@ -62,7 +56,7 @@ async def test_the_database_restarts_and_pauses(
         await asyncio.to_thread(private_postgres.resume)
         await caught_up(service, 600)
     # Under load of other processes a timer may be late; a blocking call would hold the loop for the whole pause.
-    assert worst < 0.5
+    assert worst < 1.5
     found = await account(private_postgres.url, topic)
     assert_sums(found, records=600)
     assert found.outcomes == {"stored": 600}

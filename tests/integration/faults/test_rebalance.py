@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import pytest
 
@@ -18,10 +17,9 @@ pytestmark = [pytest.mark.kafka, pytest.mark.timeout(180)]
 
 
 @pytest.fixture
-async def guard() -> AsyncIterator[ScriptedGuard]:
-    async with ScriptedGuard() as server:
-        server.set_faults(latency_low=0.001, latency_high=0.15)
-        yield server
+def guard(guard: ScriptedGuard) -> ScriptedGuard:
+    guard.set_faults(latency_low=0.001, latency_high=0.15)
+    return guard
 
 
 async def test_two_daemons_share_and_hand_over(

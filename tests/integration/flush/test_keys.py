@@ -16,6 +16,7 @@ from sentinel.outcomes import Outcome
 from sentinel.store.engine import classify
 from tests.support.accounting import account, assert_sums
 from tests.support.recordings import NOW, TOPIC, Ledger, event, scored, unscored
+from tests.support.waiting import wait_until
 
 STORED = (Outcome.STORED, "")
 SEEN = (Outcome.DUPLICATE, "seen")
@@ -210,7 +211,11 @@ async def test_a_deadlock_is_an_error_to_repeat(engine: AsyncEngine, ledger: Led
             scored(event(1, second.response_id, partition=1)),
         ]
         waiting = asyncio.create_task(other.write(items, to=2))
-        await asyncio.sleep(0.2)
+        blocked = (
+            "SELECT count(*) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        )
+        await wait_until(lambda: ledger.value(blocked))
         try:
             await conn.execute(insert, first.event_id)
         except asyncpg.DeadlockDetectedError:

@@ -16,6 +16,7 @@ from sentinel.embedded.scripted_model import ScriptedModel
 from sentinel.errors import PoisonError, SlowDownError, UnavailableError
 from sentinel.events import OWN_TRAFFIC_HEADER, Message
 from sentinel.llm import ModelClient, ModelOptions
+from tests.support.waiting import wait_until
 
 RULE = "Decline what could hurt someone, and say why."
 SYSTEM = Message("system", "You are Bo, who  sells tea.\n")
@@ -132,7 +133,7 @@ async def test_server_errors_are_retried_then_unavailable(model: ScriptedModel, 
 )
 async def test_outages_are_unavailable(model: ScriptedModel, make: Make, fault: str) -> None:
     model.set_faults(**{fault: 1.0})
-    client = make(timeout=0.3, retries=0)
+    client = make(timeout=1.0, retries=0)
     with pytest.raises(UnavailableError):
         await client.answer(marks.MODEL, [Message("user", "q")], RULE, 1)
     model.clear_faults()
@@ -190,8 +191,7 @@ async def test_models_of_something_else(make: Make) -> None:
 async def test_cancelling_ends_the_call(model: ScriptedModel, make: Make) -> None:
     model.set_faults(hang_rate=1.0)
     call = asyncio.create_task(make().answer(marks.MODEL, [Message("user", "q")], RULE, 1))
-    await asyncio.sleep(0.3)
-    assert model.stats.in_flight == 1
+    await wait_until(lambda: model.stats.in_flight == 1)
     call.cancel()
     with pytest.raises(asyncio.CancelledError):
         await call

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -12,12 +12,6 @@ from tests.support.brokers import ApacheKafka
 from tests.support.daemon_process import DaemonProcess
 
 StartDaemon = Callable[[Mapping[str, str]], DaemonProcess]
-
-
-@pytest.fixture
-async def guard() -> AsyncIterator[ScriptedGuard]:
-    async with ScriptedGuard() as server:
-        yield server
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from sentinel.settings import service_manager
 @pytest.fixture
 def manager() -> Iterator[socket.socket]:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as made:
-        made.settimeout(2)
+        made.settimeout(20)
         yield made
 
 

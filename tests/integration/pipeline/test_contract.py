@@ -7,10 +7,8 @@ broker does not have it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import aiohttp
-import pytest
 from structlog.testing import capture_logs
 
 from sentinel.embedded.scripted_guard import GARBAGE_MARK, ScriptedGuard
@@ -20,12 +18,7 @@ from tests.support.brokers import Broker
 from tests.support.events import encoded, many
 from tests.support.kafka_client import Record
 from tests.support.service import caught_up, running, settings_for
-
-
-@pytest.fixture
-async def guard() -> AsyncIterator[ScriptedGuard]:
-    async with ScriptedGuard() as server:
-        yield server
+from tests.support.waiting import wait_until
 
 
 async def test_events_end_as_verdicts_and_findings(
@@ -130,10 +123,14 @@ async def test_a_guard_outage_stops_intake_and_loses_nothing(
 async def _outage(settings: Settings, guard: ScriptedGuard, database_url: str, topic: str) -> None:
     async with running(settings) as service, aiohttp.ClientSession() as client:
         url = f"http://127.0.0.1:{service.health.port}"
-        await asyncio.sleep(3)
-        async with client.get(f"{url}/readyz") as answer:
-            assert answer.status == 503
-            assert "the guard answered 500" in str(await answer.json()), "the cause, not that a probe failed"
+
+        async def closed() -> bool:
+            async with client.get(f"{url}/readyz") as answer:
+                # The cause, not that a probe failed.
+                return answer.status == 503 and "the guard answered 500" in str(await answer.json())
+
+        await wait_until(closed, timeout=30)
+        await asyncio.sleep(2)
         async with client.get(f"{url}/healthz") as answer:
             assert answer.status == 200
         in_flight = service.intake.scorer.in_flight

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 
 import asyncpg
 import orjson
-import pytest
 
 from sentinel.embedded.scripted_guard import ECHO_MARK, NUL_MARK, UNSAFE_MARK, ScriptedGuard
 from sentinel.interactions import Flag
@@ -20,12 +18,6 @@ from tests.support.postgres import libpq_url
 from tests.support.service import caught_up, running, settings_for
 
 VERDICT = "Safety: Safe\nCategories: None\nRefusal: No"
-
-
-@pytest.fixture
-async def guard() -> AsyncIterator[ScriptedGuard]:
-    async with ScriptedGuard() as server:
-        yield server
 
 
 async def _consume(

@@ -215,7 +215,7 @@ async def test_stopping_during_an_outage_is_quick(connect: Connect, free_port: i
     async with running(one):
         await wait_until(lambda: metrics.failures["broker"] >= 1)
         started = loop.time()
-    assert loop.time() - started < 3
+    assert loop.time() - started < 10
     assert await unsent(connect, "any") == 2
 
 

@@ -104,12 +104,6 @@ class Replay:
 
 
 @pytest.fixture
-async def guard() -> AsyncIterator[ScriptedGuard]:
-    async with ScriptedGuard() as server:
-        yield server
-
-
-@pytest.fixture
 def replay(database_url: str, guard: ScriptedGuard, tmp_path: Path) -> Replay:
     return Replay(database_url, guard, tmp_path)
 

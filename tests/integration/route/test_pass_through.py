@@ -319,7 +319,7 @@ async def test_an_application_that_leaves_frees_the_replica(make: Make) -> None:
         async with asyncio.timeout(0.3):
             await stage.chat()
     pool = stage.service.pools[0]
-    await wait_until(lambda: not pool.replicas[0].in_flight, 3)
+    await wait_until(lambda: not pool.replicas[0].in_flight)
     assert stage.metric("sentinel_route_in_flight_requests") == 0
 
 
@@ -345,6 +345,7 @@ async def test_a_slow_reader_holds_the_replica_back(make: Make) -> None:
     try:
         stage.service.pools[0].replicas[0].url = "http://{}:{}".format(*runner.addresses[0])
         reply = await stage.client.post(f"{stage.url}/v1/chat/completions", json={"model": PUBLIC})
+        await wait_until(lambda: written)
         held = -1
         while written != held:
             held = written

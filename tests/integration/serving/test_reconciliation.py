@@ -62,7 +62,7 @@ async def serving(
     made = Serving(
         "chat",
         [Replica(server.url) for server in pair],
-        options=ReplicaOptions(connect_timeout=0.5, timeout=1.0, load_timeout=1.0),
+        options=ReplicaOptions(connect_timeout=2.0, timeout=2.0, load_timeout=2.0),
         clock=clock,
         metrics=metrics,
     )

@@ -16,6 +16,7 @@ from sentinel.settings import Database
 from sentinel.store.engine import classify, create_engine, raw_connection
 from sentinel.store.partitions import create_missing
 from tests.integration.store.samples import DAY, add_event, add_verdict
+from tests.support.waiting import wait_until
 
 Conn: TypeAlias = "asyncpg.Connection[Any]"
 
@@ -72,14 +73,14 @@ async def test_a_closed_pooled_connection_is_not_handed_out(engine: AsyncEngine,
     async with raw_connection(engine) as one, raw_connection(engine) as two:
         pids = [await one.fetchval("SELECT pg_backend_pid()"), await two.fetchval("SELECT pg_backend_pid()")]
     await conn.execute("SELECT pg_terminate_backend(p) FROM unnest($1::int[]) p", pids)
-    await asyncio.sleep(0.2)
+    await wait_until(lambda: one.is_closed() and two.is_closed())
     for _ in range(3):
         async with raw_connection(engine) as fresh:
             assert await fresh.fetchval("SELECT pg_backend_pid()") not in pids
 
 
 async def test_a_full_pool_is_unavailable(database_url: str) -> None:
-    engine = create_engine(Database(url=SecretStr(database_url), pool_size=2, connect_timeout_s=0.3))
+    engine = create_engine(Database(url=SecretStr(database_url), pool_size=2, connect_timeout_s=2.0))
     async with raw_connection(engine), raw_connection(engine):
         with pytest.raises(Exception) as caught:  # noqa: PT011 -- which one is the question
             async with raw_connection(engine):
@@ -124,7 +125,7 @@ async def test_a_mistake_is_fatal(conn: Conn) -> None:
 
 
 async def test_a_busy_connection_is_a_mistake(conn: Conn) -> None:
-    task = asyncio.create_task(conn.execute("SELECT pg_sleep(0.5)"))
+    task = asyncio.create_task(conn.execute("SELECT pg_sleep(2)"))
     await asyncio.sleep(0.1)
     assert classify(await _error(conn, "SELECT 1")) == "fatal"
     await task
@@ -133,11 +134,13 @@ async def test_a_busy_connection_is_a_mistake(conn: Conn) -> None:
 async def test_a_deadlock_is_repeated(conn: Conn, other: Conn) -> None:
     await conn.execute("CREATE TABLE d (x int PRIMARY KEY, y int); INSERT INTO d VALUES (1, 0), (2, 0)")
 
+    both = asyncio.Barrier(2)
+
     async def cross(connection: Conn, first: int, second: int) -> BaseException | None:
         try:
             async with connection.transaction():
                 await connection.execute("UPDATE d SET y = 1 WHERE x = $1", first)
-                await asyncio.sleep(0.2)
+                await both.wait()
                 await connection.execute("UPDATE d SET y = 1 WHERE x = $1", second)
         except asyncpg.PostgresError as error:
             return error
@@ -166,7 +169,7 @@ async def test_a_read_only_server_is_unavailable(conn: Conn) -> None:
 async def test_a_statement_that_takes_too_long_is_unavailable(conn: Conn, database_url: str) -> None:
     await conn.execute("SET statement_timeout = '50ms'")
     assert classify(await _error(conn, "SELECT pg_sleep(5)")) == "unavailable"
-    engine = create_engine(Database(url=SecretStr(database_url), command_timeout_s=0.1))
+    engine = create_engine(Database(url=SecretStr(database_url), command_timeout_s=1.0))
     async with raw_connection(engine) as slow:
         assert classify(await _error(slow, "SELECT pg_sleep(5)")) == "unavailable"
     await engine.dispose()
@@ -174,7 +177,8 @@ async def test_a_statement_that_takes_too_long_is_unavailable(conn: Conn, databa
 
 async def test_a_terminated_session_is_unavailable(conn: Conn, other: Conn) -> None:
     task = asyncio.create_task(_error(other, "SELECT pg_sleep(20)"))
-    await asyncio.sleep(0.1)
+    busy = "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query = 'SELECT pg_sleep(20)'"
+    await wait_until(lambda: conn.fetchval(busy))
     await conn.execute(
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
         " WHERE datname = current_database() AND pid <> pg_backend_pid()"

@@ -24,9 +24,9 @@ async def test_a_wait_ticks_until_it_ends() -> None:
 async def test_a_wait_without_end_falls_silent() -> None:
     ticks: list[None] = []
     with waiting(lambda: ticks.append(None), limit_s=0.03, every_s=0.01):
-        await asyncio.sleep(0.08)
+        await asyncio.sleep(0.5)
         seen = len(ticks)
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0.1)
         assert len(ticks) == seen
 
 

@@ -131,7 +131,7 @@ async def test_a_full_batch_goes_at_once_and_the_rest_after_the_linger() -> None
 
 async def test_a_drain_does_not_linger() -> None:
     bench = Bench(linger_s=SLOW)
-    await asyncio.wait_for(bench.scored(event(0)), 1)
+    await asyncio.wait_for(bench.scored(event(0)), SLOW / 2)
     assert len(bench.put) == 1
 
 
@@ -311,6 +311,7 @@ async def test_events_of_one_key_go_one_after_the_other() -> None:
     bench.submit(event(0), event(1), event(2), key=b"a")
     bench.submit(event(3), key=b"b")
     bench.submit(event(4))
+    await wait_until(lambda: len(bench.guard.calls) >= 3)
     await asyncio.sleep(0.01)
     assert len(bench.guard.calls) == 3, "the first of each key, and one without a key"
     assert bench.scorer.in_flight == 5

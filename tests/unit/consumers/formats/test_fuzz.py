@@ -71,7 +71,7 @@ objects = st.dictionaries(st.sampled_from(KEYS), values, min_size=1, max_size=8)
 
 def checked(value: bytes | None, headers: Headers = (), topic_format: str | None = None) -> list[Item]:
     """Decode and hold to everything that is promised of any input; no items where it is poison."""
-    began = time.perf_counter()
+    began = time.process_time()
     try:
         items = decode(record(value, headers), topic_format)
     except PoisonError as error:
@@ -79,7 +79,7 @@ def checked(value: bytes | None, headers: Headers = (), topic_format: str | None
         reason = error.reason
     else:
         reason = "invalid_json"
-    assert time.perf_counter() - began < TIME_LIMIT
+    assert time.process_time() - began < TIME_LIMIT
     assert reason in DEAD_LETTER_REASONS
     assert [item.origin.item for item in items] == list(range(len(items)))
     for item in items:

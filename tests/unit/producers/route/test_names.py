@@ -84,6 +84,6 @@ def test_escapes_in_the_name_are_understood() -> None:
 
 def test_an_unclosed_string_costs_one_pass() -> None:
     data = b'{"x":"' + b"\\a" * 500_000
-    began = time.perf_counter()
+    began = time.process_time()
     assert list(model_spans(data)) == []
-    assert time.perf_counter() - began < 1.0
+    assert time.process_time() - began < 1.0
