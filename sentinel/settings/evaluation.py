@@ -13,7 +13,7 @@ from sentinel.settings.section import Count, Fraction, HttpUrl, Seconds, Section
 class EvaluationSource(Section):
     """One evaluation set: a built-in one, or a file."""
 
-    name: str = Field(min_length=1, pattern=r"[A-Za-z0-9][A-Za-z0-9._-]*", description="Name on reports.")
+    name: str = Field(min_length=1, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="Name on reports.")
     kind: Literal["harmful", "benign", "utility"] = Field(description="What its prompts are for.")
     builtin: Literal["tiny-harmful", "tiny-benign", "harmful-20", "benign-20"] | None = Field(
         None, description="A set that comes with the package."

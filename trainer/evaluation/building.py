@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ from trainer.evidence import SetKind
 from trainer.run_directory import replace_file
 
 FORMAT: Final = 1
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 class BuiltSet(Struct, frozen=True, kw_only=True):
@@ -79,6 +81,8 @@ def write_set(
     Raises:
         CommandError: there is a set of that name with other items (frozen sets are never changed), or no item.
     """
+    if not _NAME.fullmatch(name):
+        raise CommandError(f"a set's name has letters, digits, '.', '_' and '-' only, not {name!r}")
     if not items:
         raise CommandError(f"no prompt was found for the {kind.value} set {name}")
     path = folder / f"{name}.jsonl"

@@ -1,0 +1,1 @@
+"""Sets, detectors, statistics and reports of evaluation."""
