@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from sentinel.clock import Clock
     from sentinel.settings import Loaded, Settings
 
-_MODULES = ("store", "progress", "brokers", "lag", "models", "running")
+_MODULES = ("store", "progress", "brokers", "lag", "models", "running", "training")
 
 
 def local_findings(loaded: Loaded) -> list[Finding]:
@@ -84,7 +84,7 @@ def server_checks(settings: Settings, clock: Clock) -> Sequence[Check]:
 
 def database_questions(settings: Settings, clock: Clock) -> Sequence[Question[asyncpg.Connection[Any]]]:
     """Everything that is asked of the database, in order; the schema first, since the rest relies on it."""
-    from daemon.doctor import progress, store
+    from daemon.doctor import progress, store, training
 
     retention, kafka = settings.retention, settings.kafka
     return (
@@ -104,6 +104,11 @@ def database_questions(settings: Settings, clock: Clock) -> Sequence[Question[as
             lambda conn: progress.check_reprompts(conn, clock, enabled=settings.reprompt.enabled),
         ),
         Question("dead letters", progress.check_dead_letters),
+        Question("trainer", lambda conn: training.check_jobs(conn, clock)),
+        Question(
+            "training runs",
+            lambda conn: training.check_runs(conn, clock, settings.training.heartbeat_timeout_s),
+        ),
         Question("response ids", lambda conn: progress.check_tenants(conn, clock)),
         Question("orphans", lambda conn: store.check_orphans(conn, clock), limit_s=20.0),
     )
