@@ -44,7 +44,7 @@ def adapter(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, weight in model.named_parameters():
         if "lora_" in name:
             weight.data = torch.randn(weight.shape, generator=noise) * 0.3
-    model.save_pretrained(folder)
+    model.save_pretrained(str(folder))
     return folder
 
 

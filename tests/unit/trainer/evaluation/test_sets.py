@@ -8,7 +8,7 @@ import pytest
 
 from sentinel.errors import ConfigurationError
 from sentinel.settings import EvaluationSource, Settings
-from trainer.evaluation import sets
+from sentinel.tiny import evaluation_sets
 from trainer.evaluation.files import read_items
 from trainer.evaluation.items import version_of
 from trainer.evaluation.sets import builtin, load_set, load_sets
@@ -35,8 +35,8 @@ def test_built_in_sets_are_the_frozen_ones() -> None:
 
 
 def test_other_requests_than_the_frozen_ones_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    changed = sets.evaluation_sets.harmful()[:-1]
-    monkeypatch.setattr(sets.evaluation_sets, "harmful", lambda: changed)
+    changed = evaluation_sets.harmful()[:-1]
+    monkeypatch.setattr(evaluation_sets, "harmful", lambda: changed)
     with pytest.raises(ConfigurationError, match=r"not those frozen in configs/gates/demo\.yaml"):
         builtin("tiny-harmful")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import msgspec
@@ -54,7 +55,7 @@ def test_paired_bootstrap() -> None:
 
 
 def evidence(candidate: list[ItemOutcome], base: list[ItemOutcome], detectors: str = "d/1") -> Evidence:
-    sets = {}
+    sets: dict[str, list[ItemOutcome]] = {}
     for one in candidate:
         sets.setdefault(one.set, []).append(one)
     return Evidence(
@@ -199,7 +200,7 @@ def test_a_new_set_holds_no_prompt_twice_and_is_never_changed(tmp_path: Path) ->
     assert choose([("a", [item(text) for text in texts])], 1, set())[2]["enough"] == 2
 
     now = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
-    arguments = {"now": now, "sources": given, "left_out": left_out}
+    arguments: dict[str, Any] = {"now": now, "sources": given, "left_out": left_out}
     built = write_set(tmp_path, "n", SetKind.BENIGN, items, **arguments)
     assert built == write_set(tmp_path, "n", SetKind.BENIGN, items, **arguments)
     with pytest.raises(CommandError, match="frozen set with other prompts"):
