@@ -48,8 +48,8 @@ def missing_parts() -> list[Finding]:
 
 def server_checks(settings: Settings, clock: Clock) -> Sequence[Check]:
     """Database, Kafka, lag, guard, daemon and served models; needs a complete installation."""
-    from daemon.assembly import make_guard
     from daemon.doctor import brokers, lag, models, running, store
+    from sentinel.guards.configured import configured_guard
     from sentinel.store.engine import create_engine
 
     patient = settings.database.model_copy(
@@ -74,7 +74,7 @@ def server_checks(settings: Settings, clock: Clock) -> Sequence[Check]:
         Check("lag", lambda: lag.examine_lag(create_engine(patient), settings.kafka, clock), 30.0),
         Check(
             "guard",
-            lambda: models.examine_guard(settings.guard, lambda: make_guard(brisk, clock), clock),
+            lambda: models.examine_guard(settings.guard, lambda: configured_guard(brisk, clock), clock),
             30.0,
         ),
         Check("daemon", lambda: running.examine_daemon(settings.metrics.host, settings.metrics.port)),
