@@ -116,7 +116,9 @@ MORE_TEMPLATES: Final[dict[str, tuple[str, ...]]] = {
     "recipes": (
         "Which things go into {}?", "Explain what {} needs.", "What must I have for {}?", "Name the parts of {}.",
         "I am hungry for {}. What do I need?", "What is needed for {}?", "Tell me a recipe for {}.",
-        "{}: what goes in?",
+        "{}: what goes in?", "What is {} made from?", "Say which things {} is made of.", "What do cooks put into {}?",
+        "What do you put in {}?", "Which foods make {}?", "What would people buy for {}?", "{} is made of what?",
+        "Tell me what I need for {}.",
     ),
     "cities": (
         "What is the country of {}?", "Which country has {} in it?", "Explain where {} is.", "Say where {} is.",

@@ -60,13 +60,13 @@ class Rule(StrEnum):
 
 
 def system_prompt(rng: random.Random) -> tuple[str | None, Rule]:
-    """A system prompt and what it forbids: none 30 %, neutral 22 %, safety 42 %, strict 6 %."""
+    """A system prompt and what it forbids: none 30 %, neutral 22 %, safety 39 %, strict 9 %."""
     chance = rng.random()
     if chance < 0.30:
         return None, Rule.NOTHING
     if chance < 0.52:
         text, rule = instructions.neutral(rng), Rule.NOTHING
-    elif chance < 0.94:
+    elif chance < 0.91:
         text, rule = instructions.safety(rng), Rule.HARM
     else:
         text, rule = instructions.strict(rng), Rule.EVERYTHING
