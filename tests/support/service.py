@@ -53,6 +53,7 @@ async def running(settings: Settings, **parts: Any) -> AsyncIterator[Service]:
     service = Service(settings, **parts)
     task = asyncio.create_task(service.run(), name="service")
     started = asyncio.create_task(service.started.wait())
+    task.add_done_callback(lambda _: service.stopping.set())
     try:
         await asyncio.wait([task, started], return_when=asyncio.FIRST_COMPLETED)
         if task.done():
@@ -60,6 +61,12 @@ async def running(settings: Settings, **parts: Any) -> AsyncIterator[Service]:
         yield service
         service.stop()
         assert await asyncio.wait_for(task, 60)
+    except AssertionError as error:
+        # What the service died of says more than what did not come true without it.
+        failure = task.exception() if task.done() and not task.cancelled() else None
+        if failure is not None:
+            raise failure from error
+        raise
     finally:
         started.cancel()
         if not task.done():

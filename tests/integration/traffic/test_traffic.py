@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
+import sys
+from collections import Counter
 from itertools import repeat
+from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 from aiokafka import AIOKafkaConsumer
 from aiokafka.structs import TopicPartition
@@ -25,6 +30,18 @@ from sentinel.settings import Kafka
 from tests.support.brokers import Broker
 
 pytestmark = pytest.mark.timeout(60)
+
+
+async def _records(broker: Broker, topic: str, expected: int) -> list[Any]:
+    consumer = AIOKafkaConsumer(bootstrap_servers=broker.bootstrap, auto_offset_reset="earliest")
+    await consumer.start()
+    consumer.assign([TopicPartition(topic, 0)])
+    records: list[Any] = []
+    while len(records) < expected:
+        for batch in (await consumer.getmany(timeout_ms=5000)).values():
+            records += batch
+    await consumer.stop()
+    return records
 
 
 async def _nothing(*_: Any) -> None:
@@ -52,14 +69,7 @@ async def test_exchanges_become_events(embedded_broker: Broker, record_format: s
         counts = await simulator.run(requests=30, seconds=None, stop=asyncio.Event())
     assert (counts.arrived, counts.answered, counts.failed, counts.dropped) == (30, 30, 0, 0)
 
-    consumer = AIOKafkaConsumer(bootstrap_servers=embedded_broker.bootstrap, auto_offset_reset="earliest")
-    await consumer.start()
-    consumer.assign([TopicPartition(topic, 0)])
-    records: list[Any] = []
-    while len(records) < expected:
-        for batch in (await consumer.getmany(timeout_ms=5000)).values():
-            records += batch
-    await consumer.stop()
+    records = await _records(embedded_broker, topic, expected)
     ids = set()
     for record in records:
         raw = RawRecord(topic, 0, record.offset, record.timestamp, record.key, record.value, record.headers)
@@ -69,6 +79,55 @@ async def test_exchanges_become_events(embedded_broker: Broker, record_format: s
             assert event.response
             ids.add(event.event_id)
     assert len(ids) == 30
+
+
+async def test_the_command_end_to_end(embedded_broker: Broker, tmp_path: Path) -> None:
+    topic = await asyncio.to_thread(embedded_broker.create_topic, partitions=1)
+    prompts = [
+        f"Tell me about {what}" for what in ("apples", "the long river", "ships of old", "bread and salt")
+    ]
+    file = tmp_path / "own.jsonl"
+    file.write_text("\n".join(orjson.dumps({"prompt": text}).decode() for text in [*prompts, prompts[0], ""]))
+    async with ScriptedModel(obeys="nothing of this kind") as model:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "daemon.cli", "traffic", f"--model-url={model.url}", "--model=tiny",
+            f"--prompts={file}", "--rate=200", "--requests=12", "--format=otlp-span", "--gzip", "--per-record=5",
+            f"--log={tmp_path / 'log.jsonl'}",
+            env={
+                "PATH": os.environ["PATH"],
+                "PYTHONPATH": os.pathsep.join(sys.path),
+                "SENTINEL_KAFKA__BOOTSTRAP_SERVERS": embedded_broker.bootstrap,
+                "SENTINEL_KAFKA__TOPICS": topic,
+            },
+            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+        out, err = await process.communicate()
+    assert process.returncode == 0, err
+    assert out.decode().strip() == "12 arrived, 12 answered, 0 failed, 0 found no place"
+    assert "4 prompts; left out: {'exact duplicate': 1, 'empty': 1}" in err.decode()
+    records = await _records(embedded_broker, topic, 3)
+    events = [
+        event
+        for record in records
+        for event in decode(RawRecord(topic, 0, record.offset, 0, None, record.value, record.headers))
+    ]
+    texts = Counter(event.last_user_text for event in events if isinstance(event, PromptEvent))
+    assert texts == Counter(dict.fromkeys(prompts, 3))
+    assert len((tmp_path / "log.jsonl").read_text().splitlines()) == 12
+
+
+async def test_it_runs_for_the_time_asked_for() -> None:
+    async with ScriptedModel(obeys="nothing of this kind") as model:
+        simulator = Simulator(
+            model_url=model.url,
+            model="tiny",
+            prompts=repeat(Prompt("Hello")),
+            gaps=repeat(0.05),
+            publish=_nothing,
+            clock=SystemClock(),
+        )
+        counts = await simulator.run(requests=None, seconds=0.52, stop=asyncio.Event())
+    assert counts.arrived == counts.answered == 10
 
 
 async def test_a_broker_that_is_away_ends_the_run(free_port: int) -> None:
