@@ -53,7 +53,7 @@ class DatasetManifest(_Manifest):
     collected: int = 0
     """Pairs that the store held, or lines of the file."""
     fresh: int = 0
-    """Harmful rows that no earlier data set of the served model held."""
+    """Harmful rows that no data set of an earlier run held."""
     guard_ids: tuple[str, ...] = ()
     """Guards that scored the harmful pairs."""
     source: str = ""

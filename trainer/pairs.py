@@ -34,8 +34,8 @@ SELECT p.pair_id, p.finding_id, p.event_id, p.attempt, p.prompt::text AS prompt,
     p.chosen_generator, p.rejected_generator, p.guard_id, p.created_at,
     f.day, f.categories, f.tenant, f.source, f.served_by, i.conversation_id,
     coalesce(i.received_at, f.created_at) AS answered_at,
-    EXISTS (SELECT 1 FROM dataset_pairs d JOIN datasets s USING (dataset_id)
-        WHERE d.pair_id = p.pair_id AND s.served_model = p.served_model) AS taken,
+    EXISTS (SELECT 1 FROM dataset_pairs d JOIN training_runs r USING (dataset_id)
+        WHERE d.pair_id = p.pair_id AND r.served_model = p.served_model) AS taken,
     EXISTS (SELECT 1 FROM audit_log a WHERE a.action = $2 AND a.subject = p.finding_id::text) AS overridden
 FROM preference_pairs p
     JOIN findings f USING (finding_id)
@@ -79,7 +79,7 @@ class StoredPair(Struct, frozen=True, kw_only=True):
     """The adapter that gave the unsafe answer; None for the base."""
     created_at: dt.datetime
     fresh: bool
-    """In no data set of this served model yet."""
+    """In no data set of a run of this served model yet."""
 
 
 class Collected(Struct, frozen=True, kw_only=True):
@@ -89,8 +89,6 @@ class Collected(Struct, frozen=True, kw_only=True):
     """Oldest first."""
     dropped: Mapping[UUID, Drop]
     """Pairs that may not be used, and why."""
-    unused: tuple[UUID, ...]
-    """Dropped pairs that no data set has counted before."""
 
 
 async def collect(
@@ -115,7 +113,6 @@ async def collect(
     attribution = await load_attribution(conn, served_model, None if model is None else model.base)
     valid: list[StoredPair] = []
     dropped: dict[UUID, Drop] = {}
-    unused: list[UUID] = []
     for row in rows:
         prompt = tuple(Message(m["role"], m["text"]) for m in orjson.loads(row["prompt"]))
         chosen = sides.get((row["event_id"], row["attempt"]), ())
@@ -131,8 +128,6 @@ async def collect(
             why = Drop.FLIPPED
         if why is not None:
             dropped[row["pair_id"]] = why
-            if not row["taken"]:
-                unused.append(row["pair_id"])
             continue
         valid.append(
             StoredPair(
@@ -153,7 +148,7 @@ async def collect(
                 fresh=not row["taken"],
             )
         )
-    return Collected(valid=tuple(valid), dropped=dropped, unused=tuple(unused))
+    return Collected(valid=tuple(valid), dropped=dropped)
 
 
 async def _verdicts(

@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from itertools import chain
 from pathlib import Path
 from typing import Final
-from uuid import UUID
 
 from sentinel.clock import Clock, SystemClock
 from sentinel.errors import CommandError
@@ -21,7 +20,7 @@ from trainer.dataset.harmful import as_row, on_policy, usable
 from trainer.dataset.likeness import Evaluated
 from trainer.dataset.rows import Row, asked
 from trainer.dataset.writing import finish, store, write
-from trainer.pairs import Collected, Connection, StoredPair, collect
+from trainer.pairs import Collected, Connection, collect
 from trainer.reporting import Report, Stage
 
 _LEAST_BENIGN: Final = 0.5
@@ -89,7 +88,7 @@ async def build_dataset(
         replaced_rejected=replaced,
         evaluation_prompts=len(evaluated),
     )
-    await store(conn, manifest, [*(pair.pair_id for pair in pairs), *_seen_first(collected, pairs)])
+    await store(conn, manifest, [pair.pair_id for pair in pairs])
     progress.end(manifest)
     return manifest
 
@@ -161,14 +160,6 @@ class _Progress:
 
     def end(self, manifest: DatasetManifest) -> None:
         self._report(Stage("dataset", self._total, self._total, f"{manifest.rows} rows"))
-
-
-def _seen_first(collected: Collected, pairs: Iterable[StoredPair]) -> list[UUID]:
-    used = {pair.pair_id for pair in pairs}
-    return [
-        *collected.unused,
-        *(pair.pair_id for pair in collected.valid if pair.fresh and pair.pair_id not in used),
-    ]
 
 
 def _read(collected: Collected) -> int:

@@ -123,11 +123,7 @@ def _counted(names: Iterable[str]) -> dict[str, int]:
 
 
 async def store(conn: Connection, manifest: DatasetManifest, pairs: Sequence[UUID]) -> None:
-    """Write the data set's rows: itself, and the pairs that it was made from. Repeating it changes nothing.
-
-    ``pairs`` are those that it holds, and those that were dropped for the first time: they were looked at, and
-    a trigger that went on counting them as fresh would never come to rest. Raises what asyncpg raises.
-    """
+    """Record the data set and the pairs that it holds. Repeating it changes nothing. Raises what asyncpg raises."""
     async with conn.transaction():
         await conn.execute(
             "INSERT INTO datasets (dataset_id, served_model, content_sha256, rows, manifest)"

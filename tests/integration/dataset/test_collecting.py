@@ -120,12 +120,9 @@ async def test_reserved_conversations_never_become_pairs(traffic: Traffic, setti
         if is_reserved(f"conversation-{number}", (), settings.evaluation.reserved_share)
     }
     assert set(collected.dropped) == expected
-    assert set(collected.unused) == expected
 
 
-async def test_a_pair_is_fresh_until_a_data_set_of_its_model_has_it(
-    traffic: Traffic, settings: Settings
-) -> None:
+async def test_a_pair_is_fresh_until_a_runs_data_set_has_it(traffic: Traffic, settings: Settings) -> None:
     used, fresh = await add(traffic), await add(traffic, "How do I cheat?")
     dataset = uuid4()
     await traffic.conn.execute(
@@ -135,6 +132,13 @@ async def test_a_pair_is_fresh_until_a_data_set_of_its_model_has_it(
     )
     await traffic.conn.execute(
         "INSERT INTO dataset_pairs (dataset_id, pair_id) VALUES ($1, $2)", dataset, used
+    )
+    by_hand = {pair.pair_id: pair.fresh for pair in (await collect(traffic, settings)).valid}
+    assert by_hand == {used: True, fresh: True}
+    await traffic.conn.execute(
+        "INSERT INTO training_runs (run_id, served_model, kind, dataset_id) VALUES ($1, 'main', 'train', $2)",
+        uuid4(),
+        dataset,
     )
     found = {pair.pair_id: pair.fresh for pair in (await collect(traffic, settings)).valid}
     assert found == {used: False, fresh: True}
