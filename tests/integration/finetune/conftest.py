@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import tiny_pairs
+from benchmarks import tiny_pairs
 from trainer.finetune.outcome import Finetuned
 from trainer.finetune.recipe import Recipe
 from trainer.finetune.run import finetune

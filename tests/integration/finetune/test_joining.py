@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from benchmarks import tiny_pairs
 from sentinel.errors import CommandError, TrainingError
-from tests.support import tiny_pairs
 from trainer.commands.train import app
 from trainer.compose import Part, compose
 from trainer.finetune.naming import adapter_name

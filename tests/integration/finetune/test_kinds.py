@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from benchmarks import tiny_pairs
+from benchmarks.tiny_pairs import TinyData
 from tests.integration.finetune.conftest import small
-from tests.support import tiny_pairs
-from tests.support.tiny_pairs import TinyData
 from trainer.finetune import base
 from trainer.finetune.recipe import Recipe
 from trainer.finetune.rows import read_rows

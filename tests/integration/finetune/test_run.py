@@ -15,11 +15,11 @@ from typing import Any
 import pytest
 import yaml
 
+from benchmarks import tiny_pairs
+from benchmarks.tiny_pairs import TinyData
 from sentinel.errors import CommandError, ConfigurationError, TrainingError
 from sentinel.tiny.artefacts import verify
 from tests.integration.finetune.conftest import EVERY, STEPS, small
-from tests.support import tiny_pairs
-from tests.support.tiny_pairs import TinyData
 from trainer.evidence import ItemOutcome
 from trainer.finetune.outcome import Finetuned
 from trainer.finetune.run import finetune
@@ -113,7 +113,7 @@ PROGRAM = """
 import sys
 from pathlib import Path
 from tests.integration.finetune.conftest import small
-from tests.support import tiny_pairs
+from benchmarks import tiny_pairs
 from trainer.finetune.run import finetune
 from trainer.reporting import silent
 made = finetune(Path(sys.argv[1]), tiny_pairs.CHAT, small(), Path(sys.argv[2]), seed=3, grader=None, report=silent)
