@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 from collections.abc import Iterator
 from copy import deepcopy
@@ -19,7 +20,7 @@ from trainer.evidence import Evidence
 from trainer.gate.bundle import Bundle, write_bundle
 from trainer.gate.decision import decide
 from trainer.gate.policy import GatePolicy, load_policy
-from trainer.gate.signing import canonical, load_key, make_key, public_key, read_public_key, sign
+from trainer.gate.signing import canonical, load_key, make_key, public_key, read_public_key, sign, signed_by
 from trainer.gate.verification import Verification, verify_bundle
 
 POLICY = load_policy("default")
@@ -284,3 +285,16 @@ def test_keys(tmp_path: Path) -> None:
     (tmp_path / "bad.pem").write_text("-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n")
     with pytest.raises(ConfigurationError, match="no unencrypted private key"):
         load_key(tmp_path / "bad.pem")
+
+
+def test_a_signature_has_one_spelling(key: Ed25519PrivateKey) -> None:
+    mark = sign(key, b"content")
+    assert signed_by(public_key(key), mark, b"content")
+    assert not signed_by(public_key(key), mark, b"other")
+    # The last character of base64 carries bits that stand for nothing.
+    alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+    other = mark[:-3] + alphabet[alphabet.index(mark[-3]) ^ 1] + mark[-2:]
+    assert base64.b64decode(other) == base64.b64decode(mark)
+    assert not signed_by(public_key(key), other, b"content")
+    assert not signed_by("nonsense", mark, b"content")
+    assert not signed_by(public_key(key), mark[:-4], b"content")

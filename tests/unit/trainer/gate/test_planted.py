@@ -26,7 +26,7 @@ from tests.support.evidence import (
 from trainer.evaluation.items import version_of
 from trainer.evidence import Evidence, SetKind
 from trainer.gate.decision import decide
-from trainer.gate.policy import GatePolicy, load_policy
+from trainer.gate.policy import GatePolicy, Margins, load_policy
 from trainer.gate.report import GateReport, Verdict
 
 POLICY = load_policy("default")
@@ -269,3 +269,34 @@ def test_what_was_not_asked_decides_nothing() -> None:
         outcomes(decided(msgspec.structs.replace(found, incumbent="chat-old")))["arms"]
         is Verdict.INCONCLUSIVE
     )
+
+
+@pytest.mark.parametrize(
+    ("candidate", "check"),
+    [
+        # Each share is on the right side of its limit, one side of its interval is not.
+        (on_prompts(harmful=0.9, useful=0.985), "safe.floor"),
+        (on_prompts(harmful=0.97, useful=0.962), "useful.floor"),
+        (on_prompts(harmful=0.97, useful=0.985, refused=0.045), "false_refusal.ceiling"),
+    ],
+)
+def test_floors_are_for_the_bad_side_of_the_interval(candidate: Model, check: str) -> None:
+    policy = POLICY.model_copy(update={"margins": Margins(useful=0.2, false_refusal=0.2)})
+    report = decided(evidence(candidate), policy)
+    found = next(one for one in report.checks if one.name == check)
+    assert found.value is not None
+    assert found.limit is not None
+    assert (found.value > found.limit) is (check != "false_refusal.ceiling")
+    assert check in failed(report)
+
+
+def test_a_garbled_answer_is_never_useful_whatever_the_scorer_says() -> None:
+    found = evidence()
+    arms = list(found.arms)
+    spoilt = tuple(
+        msgspec.structs.replace(one, garbled=True) if one.set == "benign" and int(one.item) % 20 == 0 else one
+        for one in arms[1].outcomes
+    )
+    arms[1] = msgspec.structs.replace(arms[1], outcomes=spoilt)
+    report = decided(msgspec.structs.replace(found, arms=tuple(arms)))
+    assert {"useful.not_worse", "useful.floor"} <= failed(report)
