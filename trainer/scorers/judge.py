@@ -101,11 +101,10 @@ def make_judge(settings: Settings, clock: Clock | None = None) -> AnswerJudge | 
 
 def data_guard_id(settings: Settings) -> str:
     """Identity of the guard that labels traffic, without asking it."""
-    from sentinel.guards.client import GuardOptions, HttpGuard
+    from sentinel.clock import SystemClock
+    from sentinel.guards.configured import configured_guard
 
-    guard = settings.guard
-    options = GuardOptions(base_url=guard.base_url, model=guard.name, weights=guard.weights)
-    return HttpGuard(options, load_grammar(guard.grammar)).guard_id
+    return configured_guard(settings, SystemClock()).guard_id
 
 
 def independence(settings: Settings) -> Independence:
