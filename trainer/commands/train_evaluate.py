@@ -46,8 +46,9 @@ def evaluate(
     Example: sentinel train evaluate runs/a/adapter --server http://127.0.0.1:8001 --out runs/a/evaluation
     """
     import asyncio
-    from uuid import uuid4
+    from uuid import uuid5
 
+    from sentinel.ids import NAMESPACE
     from sentinel.settings import EvaluationSource
     from trainer.commands.evaluation_tables import show
     from trainer.commands.progress import Bar
@@ -72,7 +73,8 @@ def evaluate(
     plan = EvaluationPlan(
         settings=settings,
         served_model=served_model,
-        run_id=uuid4(),
+        # The same folder again goes on with what was broken off there.
+        run_id=uuid5(NAMESPACE, f"evaluation\x1f{out.absolute()}"),
         candidate=candidate,
         incumbent=_subject(settings, served_model, incumbent) if incumbent else None,
         base_sha256=base_sha256,

@@ -110,6 +110,16 @@ async def ask_arms(
         writer.publish()
 
 
+def forget(folder: Path) -> None:
+    """After the last phase: the next evaluation in this folder asks everything anew."""
+    for arm in ArmName:
+        _mark(folder, arm).unlink(missing_ok=True)
+
+
+def _mark(folder: Path, arm: ArmName) -> Path:
+    return folder / f".outputs-{arm.value}.key"
+
+
 class _Writer:
     """Puts one arm's answers into their order."""
 
@@ -118,6 +128,7 @@ class _Writer:
         self._asked = asked
         self._final = outputs_file(folder, arm.name)
         self._partial = folder / f".outputs-{arm.name.value}-{arm.key[:16]}.partial"
+        self._mark = _mark(folder, arm.name)
         self._waiting: dict[int, Answer] = {}
         """Answers that came before an earlier prompt's; as many as there are calls under way, about."""
         self.first = self.next = self._recovered()
@@ -140,8 +151,9 @@ class _Writer:
         self._file.close()
 
     def publish(self) -> None:
-        """Give the whole file its name."""
+        """Give the whole file its name, and say beside it what it answers."""
         self._partial.replace(self._final)
+        self._mark.write_text(self.arm.key)
 
     def _line(self, at: int, answer: Answer) -> RawAnswer:
         one, item = self._asked[at]
@@ -159,6 +171,11 @@ class _Writer:
 
     def _recovered(self) -> int:
         """Answers of an earlier attempt; what a crash left behind the last whole line is cut off."""
+        if self._mark.exists():
+            whole = self._mark.read_text() == self.arm.key
+            self._mark.unlink()
+            if whole and self._final.exists():
+                self._final.replace(self._partial)
         if not self._partial.exists():
             return 0
         decoder = msgspec.json.Decoder(RawAnswer)

@@ -10,6 +10,7 @@ outcomes    evidence.json; report.json and report.html for people
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -18,7 +19,14 @@ import msgspec
 from sentinel.clock import Clock, SystemClock
 from sentinel.errors import ConfigurationError
 from sentinel.serving_desired import Probe
-from trainer.evaluation.answering import AskedArm, ask_arms, outputs_file, read_outputs, sha256_of
+from trainer.evaluation.answering import (
+    AskedArm,
+    ask_arms,
+    forget,
+    outputs_file,
+    read_outputs,
+    sha256_of,
+)
 from trainer.evaluation.cache import ArmKey, EvaluationCache, Kept
 from trainer.evaluation.items import version_of
 from trainer.evaluation.judging import Judging
@@ -107,7 +115,7 @@ class _Evaluation:
                 ):
                     kept[arm] = found
             names = {arm: subject.name if subject else server.base for arm, subject in plan.subjects}
-            asked = [AskedArm(arm, names[arm], keys[arm].digest) for arm in keys if arm not in kept]
+            asked = [AskedArm(arm, names[arm], self._attempt(keys[arm])) for arm in keys if arm not in kept]
             for arm, subject in plan.subjects:
                 if subject is not None and arm not in kept:
                     await server.load(subject)
@@ -124,6 +132,7 @@ class _Evaluation:
         self._say("writing the report")
         # In a thread: exact intervals take a second, and the run's heartbeat goes on meanwhile.
         await asyncio.to_thread(write_report, self.folder, evidence)
+        forget(self.folder)
         self._done = self._total
         self._say("done")
         return evidence
@@ -196,6 +205,10 @@ class _Evaluation:
             scheme=f"{self._scheme.primary}/{self._scheme.useful}",
             strict=plan.settings.policy.strict,
         )
+
+    def _attempt(self, key: ArmKey) -> str:
+        """What a broken-off attempt is recognised by: the same run, and nothing else has changed."""
+        return hashlib.sha256(f"{self.plan.run_id}\x1f{key.digest}".encode()).hexdigest()
 
     def _questions(self) -> list[str]:
         """Questions for the probes, those first to which base and candidate gave different answers."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
+from uuid import uuid5
 
 import pytest
 
+from sentinel.ids import NAMESPACE
 from sentinel.settings import Settings
 from tests.integration.evaluation.personas import Personas
 from trainer.evaluation.plan import EvaluationPlan, Subject
@@ -64,7 +65,7 @@ def measure(personas: Personas, tmp_path: Path) -> Evaluate:
         plan = EvaluationPlan(
             settings=made,
             served_model="tiny",
-            run_id=uuid4(),
+            run_id=uuid5(NAMESPACE, str(out or runs)),
             candidate=subject(tmp_path, candidate),
             incumbent=subject(tmp_path, incumbent) if incumbent else None,
             base_sha256=base_sha256,

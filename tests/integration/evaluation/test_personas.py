@@ -179,6 +179,23 @@ async def test_a_broken_off_attempt_is_gone_on_with(
     assert [arm.outcomes for arm in evidence.arms] == [arm.outcomes for arm in fresh.arms]
 
 
+async def test_after_the_judge_was_away_nothing_is_asked_again(
+    measure: Evaluate, personas: Personas, tmp_path: Path
+) -> None:
+    async with ScriptedGuard() as guard:
+        judge = {"base_url": guard.url, "name": MODEL}
+        guard.set_faults(error_rate=1.0)
+        with pytest.raises(UnavailableError):
+            await measure("perfect", out=tmp_path / "e", judge=judge)
+        guard.clear_faults()
+        assert personas.asked.total() == 80
+        await measure("perfect", out=tmp_path / "e", judge=judge)
+        assert personas.asked.total() == 80
+        # Once finished, the same folder is measured anew, but for the base.
+        await measure("perfect", out=tmp_path / "e", judge=judge)
+        assert personas.asked == {BASE: 40, "tiny-perfect": 80}
+
+
 async def test_what_cannot_be_done_is_said(measure: Evaluate, personas: Personas) -> None:
     with pytest.raises(ConfigurationError, match=r"evaluation\.sets is empty"):
         await measure("perfect", sets=[])
