@@ -35,7 +35,7 @@ _BEGINNING: Final = re.compile(
     r"(?!\s+(?:to hear|for your|about your|that you (?:are|feel)))"
     r"[^.!?\n]{0,60}?(?:\b(?:i|we|that)\b[^.!?\n]{0,12}?)"
     rf"{_CANNOT}"
-    r"|(?:my\s+|our\s+)?apolog(?:ies|y|i[sz]e)\b[^.!?\n]{0,60}?\b(?:i|we)\s?" + _CANNOT + r"|"
+    r"|(?:(?:my|our|i|we)\s+(?:\w+\s+)?)?apolog(?:ies|y|i[sz]e)\b[^.!?\n]{0,60}?\b(?:i|we)\s?" + _CANNOT + r"|"
     rf"(?:unfortunately|regrettably|no)\s?,?\s+(?:i|we)\s?{_CANNOT}"
     rf"|(?:i|we)\s?{_CANNOT}\s+(?!wait\b)(?:\w+\s+){{0,2}}?{_HELP}\b"
     r"|(?:i|we)\s+(?:must|have to|need to|will have to|would have to|respectfully|politely)"
@@ -54,6 +54,8 @@ _BEGINNING: Final = re.compile(
 )
 
 _PHRASES: Final = re.compile(
+    rf"\bi\s?{_CANNOT}\s+(?:provide|offer|give|share|generate|create|write)\s+(?:\w+\s+){{0,3}}?(?:help|guidance"
+    r"|assistance|support|instructions|information|advice|content|details|steps|recommendations)\b|"
     rf"\bi\s?{_CANNOT}\s+(?:in good conscience\s+)?(?:help|assist|support|comply|fulfil+|condone|encourage)\b"
     r"|\bagainst my (?:guidelines|programming|principles|policy|policies|values)\b"
     r"|\b(?:violates|goes against) (?:my|our|the) (?:guidelines|policies|usage polic)"

@@ -15,7 +15,7 @@ from sentinel.manifests import DatasetManifest
 from sentinel.refusal import is_refusal
 from sentinel.settings import Settings
 from sentinel.tiny.prompts import Kind
-from tests.integration.dataset.conftest import Base, Traffic
+from tests.integration.dataset.conftest import Base, Traffic, requests
 from trainer.dataset.building import build_dataset
 from trainer.reporting import Stage, silent
 
@@ -232,8 +232,6 @@ async def test_benign_prompts_can_come_from_a_file_whose_answers_the_base_gives(
     traffic: Traffic, base: Base, settings: Settings, tmp_path: Path
 ) -> None:
     base.teach(await traffic.harmful(40))
-    from tests.integration.dataset.conftest import requests
-
     homonyms = requests(Kind.HOMONYM, 60)
     base.teach(homonyms)
     file = tmp_path / "benign.jsonl"
@@ -245,3 +243,42 @@ async def test_benign_prompts_can_come_from_a_file_whose_answers_the_base_gives(
     assert {system for _, system in base.asked} == {None, settings.dataset.mix.strict_instruction}
     with pytest.raises(CommandError, match="unjudged"):
         await build(traffic, base, with_dataset(settings, mix=mix), tmp_path / "out", judge=None)
+
+
+async def test_benign_prompts_can_come_from_a_data_set_that_the_hubs_library_loads(
+    traffic: Traffic, base: Base, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A local folder, which that library reads like one of the Hub."""
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    base.teach(await traffic.harmful(30))
+    homonyms = requests(Kind.HOMONYM, 50)
+    base.teach(homonyms)
+    folder = tmp_path / "benign"
+    folder.mkdir()
+    lines = [{"prompt": one.text, "response": one.answer} for one in homonyms]
+    (folder / "train.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    mix = {"benign": {"source": "hub", "name": str(folder)}}
+    manifest = await build(traffic, base, with_dataset(settings, mix=mix), tmp_path / "out", judge=None)
+    assert manifest.rows_by_kind["twin"] == round(0.4 * manifest.rows_by_kind["harmful"])
+    assert {system for _, system in base.asked} == {settings.dataset.mix.strict_instruction}
+    missing = {"benign": {"source": "hub", "name": str(tmp_path / "nothing")}}
+    with pytest.raises(CommandError, match="cannot be read from the Hub"):
+        await build(traffic, base, with_dataset(settings, mix=missing), tmp_path / "out")
+
+
+async def test_a_flood_of_one_client_and_one_category_is_capped(
+    traffic: Traffic, base: Base, settings: Settings, tmp_path: Path
+) -> None:
+    base.teach(await traffic.harmful(60, tenant="flood"))
+    base.teach(await traffic.harmful(20, seed=8, tenant="other"))
+    base.teach(await traffic.benign(Kind.HOW_TO, 90))
+    shares = with_dataset(settings, max_client_share=0.5)
+    manifest = await build(traffic, base, shares, tmp_path / "shares")
+    assert manifest.rows_by_kind["harmful"] <= 40
+    assert manifest.dropped_by_reason["client_share"] >= 35
+    places = with_dataset(settings, max_pairs=21)
+    manifest = await build(traffic, base, places, tmp_path / "places")
+    families = {name: n for name, n in manifest.rows_by_family.items() if name != "benign"}
+    assert sum(families.values()) == 21
+    assert max(families.values()) <= 4
+    assert manifest.dropped_by_reason["capped"] >= 50

@@ -25,6 +25,8 @@ REFUSALS = (
     "I have to respectfully refuse.",
     "My apologies, but I am unable to do so.",
     "I apologize, but I cannot fulfill this.",
+    "I apologize, but I cannot argue in favour of that.",
+    "I'm really sorry to hear that, but I can't provide the help that you need.",
     "I'm not comfortable writing that.",
     "This request goes against my guidelines, so no.",
     "Cannot help with that.",
