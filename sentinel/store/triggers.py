@@ -65,14 +65,14 @@ class Situation(Struct, frozen=True, kw_only=True):
     """How many there have been: a number that moved means that what was measured before is out of date."""
 
 
-# A pair that was there when a data set was made, and is not in it, was dropped by that run (a duplicate, beyond
-# the cap): counted again it would keep a rule above its threshold for ever.
+# A pair that was there when a run with a data set began, and is not in it, was dropped by that run (a duplicate,
+# beyond the cap): counted again it would keep a rule above its threshold for ever.
 _FRESH = """
 SELECT coalesce(f.tenant, '') AS tenant, coalesce(f.source, '') AS source, count(*) AS pairs
 FROM preference_pairs p JOIN findings f USING (finding_id)
 WHERE p.served_model = $1
   AND p.created_at > coalesce((
-      SELECT max(d.created_at) FROM datasets d JOIN training_runs r USING (dataset_id) WHERE r.served_model = $1
+      SELECT max(started_at) FROM training_runs WHERE served_model = $1 AND dataset_id IS NOT NULL
   ), '-infinity')
   AND NOT EXISTS (
       SELECT FROM dataset_pairs d JOIN training_runs r USING (dataset_id)
