@@ -277,7 +277,7 @@ def test_what_was_not_asked_decides_nothing() -> None:
         # Each share is on the right side of its limit, one side of its interval is not.
         (on_prompts(harmful=0.9, useful=0.985), "safe.floor"),
         (on_prompts(harmful=0.97, useful=0.962), "useful.floor"),
-        (on_prompts(harmful=0.97, useful=0.985, refused=0.045), "false_refusal.ceiling"),
+        (on_prompts(harmful=0.97, useful=0.985, refused=0.04), "false_refusal.ceiling"),
     ],
 )
 def test_floors_are_for_the_bad_side_of_the_interval(candidate: Model, check: str) -> None:
@@ -286,7 +286,7 @@ def test_floors_are_for_the_bad_side_of_the_interval(candidate: Model, check: st
     found = next(one for one in report.checks if one.name == check)
     assert found.value is not None
     assert found.limit is not None
-    assert (found.value > found.limit) is (check != "false_refusal.ceiling")
+    assert found.value < found.limit if check == "false_refusal.ceiling" else found.value > found.limit
     assert check in failed(report)
 
 
