@@ -228,7 +228,7 @@ def _pair_row(pair: PreferencePair) -> tuple[Any, ...]:
         pair.event_id,
         pair.attempt,
         pair.served_model,
-        rows.messages_json(pair.prompt),
+        rows.messages_json(pair.prompt).decode(),
         storable(pair.chosen),
         pair.rejected,
         pair.chosen_generator,

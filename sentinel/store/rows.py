@@ -1,7 +1,8 @@
-"""Interactions as rows: for COPY where every row is new, as column arrays for ``INSERT … SELECT FROM unnest(…)``.
+"""Rows as values: the columns that are written, and column arrays for ``INSERT … SELECT FROM unnest(…)``.
 
-Both are one execution a flush. COPY costs the client less, since asyncpg asks of every element of an array
-whether it is an array itself, and the server less, since it plans nothing; it knows no ON CONFLICT.
+What is certain to be new goes by COPY instead (binary_copy.py), which knows no ON CONFLICT. It costs the client less,
+since asyncpg asks of every element of an array whether it is an array itself, and the server less, since it plans
+nothing.
 """
 
 from __future__ import annotations
@@ -16,13 +17,10 @@ import msgspec
 import orjson
 
 from sentinel.errors import FatalError
-from sentinel.events import Message, PromptEvent
-from sentinel.interactions import Flag, Interaction
-from sentinel.outcomes import Outcome
+from sentinel.events import Message
+from sentinel.interactions import Interaction
 from sentinel.verdicts import Label, Role, Verdict
 
-_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
-_YEAR_10000_MS = 253_402_300_800_000
 _encode_messages = msgspec.json.Encoder().encode
 
 INTERACTION_COLUMNS = (
@@ -67,12 +65,6 @@ FROM unnest($2::uuid[], $3::uuid[], $4::timestamptz[], $5::text[], $6::text[], $
 ON CONFLICT DO NOTHING
 """
 
-_NUL_REPLACED = Flag.NUL_REPLACED.value
-_WINDOWED = Flag.WINDOWED.value
-_COLLIDED = Flag.ID_COLLISION.value
-_UNIDENTIFIED = Flag.UNIDENTIFIED.value
-"""As plain numbers: arithmetic of flags makes an object each time."""
-
 _SEPARATOR = "\x1f"
 """Categories travel as one text each row: asyncpg has no ragged arrays of arrays."""
 
@@ -83,102 +75,24 @@ def columns(rows: Iterable[Sequence[Any]], width: int) -> list[list[Any]]:
     return turned or [[] for _ in range(width)]
 
 
-async def copy(
-    conn: asyncpg.Connection[Any], table: str, columns: Sequence[str], rows: Sequence[tuple[Any, ...]]
-) -> None:
-    """Write rows that cannot be there yet. Raises what asyncpg raises; `asyncpg.DataError` for a bad value."""
-    try:
-        await conn.copy_records_to_table(table, records=rows, columns=columns)
-    except (ValueError, TypeError, OverflowError) as error:
-        # As for the arguments of a statement, which asyncpg wraps itself: one bad value must not look like a
-        # mistake of the program, which stops the service.
-        raise asyncpg.DataError(f"a value of {table} cannot be encoded: {type(error).__name__}") from error
+def messages_json(messages: Sequence[Message]) -> bytes:
+    """The conversation as the JSON that ``interaction_texts.messages`` holds: a list of {role, text}.
 
-
-def messages_json(messages: Sequence[Message]) -> str:
-    """The conversation as the JSON text that ``interaction_texts.messages`` holds: a list of {role, text}."""
+    Raises `asyncpg.DataError` for what is no Unicode.
+    """
     try:
-        return _encode_messages(messages).decode()
+        return _encode_messages(messages)
     except UnicodeEncodeError as error:
         raise asyncpg.DataError("a message holds text that is no Unicode") from error
 
 
-def _json(value: Any) -> str:
+def json_of(value: Any) -> bytes:
+    """A producer's own values as JSON. Raises `asyncpg.DataError` for what has none."""
     try:
-        return orjson.dumps(value).decode()
+        return orjson.dumps(value)
     except TypeError as error:
         # orjson's only error: a lone surrogate, an integer of more than 64 bits. It is this row's fault.
         raise asyncpg.DataError("a value cannot be written as JSON") from error
-
-
-def _received_at(milliseconds: int, now: dt.datetime) -> dt.datetime:
-    """The record's log timestamp; ``now`` where it has none, or one that is no date: producers may write any."""
-    if 0 <= milliseconds < _YEAR_10000_MS:
-        return _EPOCH + dt.timedelta(milliseconds=milliseconds)
-    return now
-
-
-def _flags(event: PromptEvent, prompt: Verdict | None, response: Verdict | None, collided: bool) -> int:
-    flags = _COLLIDED if collided else 0
-    if event.nul_replaced:
-        flags |= _NUL_REPLACED
-    if not event.identified:
-        flags |= _UNIDENTIFIED
-    if (prompt is not None and prompt.assessment.windows > 1) or (
-        response is not None and response.assessment.windows > 1
-    ):
-        flags |= _WINDOWED
-    return flags
-
-
-def interaction_row(
-    day: dt.date, event_id: UUID, row: Interaction, collided: bool, now: dt.datetime
-) -> tuple[Any, ...]:
-    """Values of one interaction in the order of `INTERACTION_COLUMNS`."""
-    event = row.event
-    prompt, response = row.prompt_verdict, row.response_verdict
-    return (
-        day,
-        event_id,
-        _received_at(event.received_ms, now),
-        event.event_time,
-        event.format,
-        event.source,
-        event.tenant,
-        event.model,
-        event.provider,
-        event.user_ref,
-        event.conversation_id,
-        event.response_id,
-        event.choice,
-        row.served_model,
-        event.served_by,
-        event.finish_reason,
-        event.input_tokens,
-        event.output_tokens,
-        event.trace_id,
-        event.span_id,
-        row.outcome,
-        row.reason,
-        None if prompt is None else prompt.assessment.label,
-        None if response is None else response.assessment.label,
-        None if response is None else response.assessment.refusal,
-        row.unsafe if row.outcome is Outcome.STORED else None,
-        row.prompt_unscored,
-        row.policy_version,
-        None if response is None else response.guard_model,
-        row.sampling_probability,
-        _flags(event, prompt, response, collided),
-        event.unscanned_parts,
-        _json(event.attrs) if event.attrs else None,
-    )
-
-
-def text_row(day: dt.date, event_id: UUID, row: Interaction) -> tuple[Any, ...]:
-    """Values of one row of texts in the order of `TEXT_COLUMNS`."""
-    event = row.event
-    client = _json(event.client_verdicts) if event.client_verdicts else None
-    return (day, event_id, messages_json(event.messages), event.response, event.response_extra, client)
 
 
 def verdict_row(day: dt.date, event_id: UUID, verdict: Verdict) -> tuple[Any, ...]:

@@ -4,30 +4,16 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-from uuid import UUID
+import struct
 
 import pytest
 
-from sentinel.events import Message, Origin, PromptEvent
-from sentinel.interactions import Interaction
-from sentinel.outcomes import Outcome
-from sentinel.store.rows import INTERACTION_COLUMNS, TEXT_COLUMNS, interaction_row, messages_json, text_row
+from sentinel.events import Message
+from sentinel.store.binary_copy import received_at
+from sentinel.store.rows import messages_json
 
 NOW = dt.datetime(2026, 11, 21, 12, tzinfo=dt.UTC)
-EVENT_ID = UUID("00000000-0000-4000-8000-000000000001")
-
-
-def _interaction(received_ms: int) -> Interaction:
-    event = PromptEvent(
-        event_id=EVENT_ID,
-        origin=Origin("t", 0, 0, 0),
-        identified=True,
-        format="native",
-        messages=(Message("user", 'What is "this"?\n\u2028'),),
-        response="An answer.",
-        received_ms=received_ms,
-    )
-    return Interaction(event=event, outcome=Outcome.UNSCORED, reason="unparseable")
+EPOCH = dt.datetime(2000, 1, 1, tzinfo=dt.UTC)
 
 
 @pytest.mark.parametrize(
@@ -44,14 +30,9 @@ def _interaction(received_ms: int) -> Interaction:
 def test_a_log_timestamp_that_is_no_date_becomes_the_time_of_receipt(
     received_ms: int, expected: dt.datetime
 ) -> None:
-    row = interaction_row(NOW.date(), EVENT_ID, _interaction(received_ms), False, NOW)
-    assert row[INTERACTION_COLUMNS.index("received_at")] == expected
-
-
-def test_rows_are_as_wide_as_their_columns() -> None:
-    interaction = _interaction(0)
-    assert len(interaction_row(NOW.date(), EVENT_ID, interaction, False, NOW)) == len(INTERACTION_COLUMNS)
-    assert len(text_row(NOW.date(), EVENT_ID, interaction)) == len(TEXT_COLUMNS)
+    size, microseconds = struct.unpack("!iq", received_at(received_ms, NOW))
+    assert size == 8
+    assert EPOCH + dt.timedelta(microseconds=microseconds) == expected
 
 
 def test_messages_are_a_list_of_role_and_text() -> None:
@@ -59,4 +40,4 @@ def test_messages_are_a_list_of_role_and_text() -> None:
     assert json.loads(messages_json(messages)) == [
         {"role": message.role, "text": message.text} for message in messages
     ]
-    assert messages_json(()) == "[]"
+    assert messages_json(()) == b"[]"
