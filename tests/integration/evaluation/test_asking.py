@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Mapping
 
 import orjson
@@ -12,6 +13,9 @@ from sentinel.embedded.scripted_http import ScriptedServer
 from sentinel.errors import DeniedError, UnavailableError
 from sentinel.events import OWN_TRAFFIC_HEADER, Message
 from trainer.asking import REJECTED, Asker, AskOptions
+from trainer.evaluation.items import LoadedSet, SetItem
+from trainer.evaluation.perplexity import reference_perplexity
+from trainer.evidence import SetKind
 
 
 class Server(ScriptedServer):
@@ -112,3 +116,40 @@ async def test_a_server_that_is_away_ends_all_tasks() -> None:
         with pytest.raises(UnavailableError, match="shape"):
             await asker.ask("base", asked("a"))
         assert len(asyncio.all_tasks()) <= 5  # the server's own
+
+
+class Likelihoods(ScriptedServer):
+    """Five tokens for the question, and one for each word of a last turn that is the assistant's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gives = True
+
+    def models(self) -> Mapping[str, str | None]:
+        return {"base": None}
+
+    def answer(self, path: str, body: bytes, headers: Mapping[str, str]) -> tuple[int, bytes]:
+        request = orjson.loads(body)
+        assert request["prompt_logprobs"] == 0
+        last = request["messages"][-1]
+        own = last["content"].split() if last["role"] == "assistant" else []
+        assert request["continue_final_message"] is bool(own)
+        assert request["add_generation_prompt"] is not bool(own)
+        told: list[dict[str, dict[str, float]] | None] = [None, *({"1": {"logprob": -9.0}} for _ in range(4))]
+        told += [{"2": {"logprob": -len(word) / 2}} for word in own]
+        choice = {"message": {"content": "x"}}
+        answer = {"choices": [choice], "usage": {"prompt_tokens": len(told)}}
+        return 200, orjson.dumps(answer | ({"prompt_logprobs": told} if self.gives else {}))
+
+
+async def test_perplexity_is_that_of_the_reference_answers_alone() -> None:
+    item = SetItem(id="1", messages=(Message("user", "q"),), reference="ab abcd")
+    bare = SetItem(id="2", messages=(Message("user", "r"),))
+    harmful = LoadedSet(name="h", kind=SetKind.HARMFUL, items=(item,), sha256="h")
+    utility = LoadedSet(name="u", kind=SetKind.UTILITY, items=(item, bare), sha256="u")
+    async with Likelihoods() as server, Asker(AskOptions(base_url=server.url)) as asker:
+        # exp of the mean of 1 and 2 nats
+        assert await reference_perplexity(asker, "base", [harmful, utility]) == pytest.approx(math.exp(1.5))
+        assert await reference_perplexity(asker, "base", [harmful]) is None
+        server.gives = False
+        assert await reference_perplexity(asker, "base", [utility]) is None
