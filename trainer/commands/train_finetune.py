@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -37,13 +38,28 @@ def finetune(
     """
     from rich.console import Console
 
+    from sentinel.clock import SystemClock
     from trainer.commands.progress import Bar
+    from trainer.finetune.quiet import quiet
     from trainer.finetune.recipe import load_recipe
     from trainer.finetune.run import finetune as run
+    from trainer.reporting import silent
+    from trainer.run_directory import RunDirectory
 
     wanted = load_recipe(recipe)
-    with Bar("fine-tune") as bar:
-        made = run(dataset, base, wanted, out, seed=seed, grader=None, report=bar.report)
+    with quiet():
+        from accelerate import PartialState
+
+        # Of the processes of `accelerate launch` the first one locks the folder and speaks.
+        first = bool(PartialState().is_main_process)
+    with contextlib.ExitStack() as stack:
+        report = silent
+        if first:
+            stack.enter_context(RunDirectory.hold(out, SystemClock()))
+            report = stack.enter_context(Bar("fine-tune")).report
+        made = run(dataset, base, wanted, out, seed=seed, grader=None, report=report)
+    if not first:
+        return
     if as_json:
         typer.echo((out / "manifest.json").read_text())
         return

@@ -122,8 +122,11 @@ def _train(
     records.write(
         ENVIRONMENT, orjson.dumps(environment(device, recipe.hardware.threads), option=orjson.OPT_INDENT_2)
     )
-    done = register.resumable(folder, register.read(folder)) if main else register.read(folder)
+    if main:
+        register.write(folder, register.resumable(folder, register.read(folder)))
+    # All processes must resume from the same step.
     place.wait_for_everyone()
+    done = register.read(folder)
     begun = done[-1].step if done else 0
     records.forget_after(begun)
     records.event("resumed" if done else "started", step=begun, steps=planned, rows=len(rows))
