@@ -259,7 +259,9 @@ class Service:
                 await self.intake.loop.commit()
         self._stop_behind_offset.set()
         behind = [
-            task for name, task in running.items() if name.startswith(("relay", "reprompter", "serving", "triggers"))
+            task
+            for name, task in running.items()
+            if name.startswith(("relay", "reprompter", "serving", "triggers"))
         ]
         if behind:
             await asyncio.wait(behind, timeout=consumer.flush_s)
