@@ -9,12 +9,17 @@ from typing import Annotated
 import typer
 
 from sentinel.command_line import settings_of
+from sentinel.errors import CommandError
 
 
 def demo(
     context: typer.Context,
-    rate: Annotated[float, typer.Option(help="Mean requests a second.")] = 50.0,
-    requests: Annotated[int, typer.Option(min=1, help="Requests in all.")] = 1500,
+    scenario: Annotated[
+        str,
+        typer.Option(envvar="SCENARIO", help="close, bad-candidate, guard-outage, kill or second-round."),
+    ] = "close",
+    rate: Annotated[float, typer.Option(help="Mean requests a second.")] = 30.0,
+    requests: Annotated[int, typer.Option(min=1, help="Requests of each phase of the traffic.")] = 400,
     harmful: Annotated[float, typer.Option(min=0, max=1, help="Share of harmful prompts.")] = 0.3,
     seed: Annotated[int, typer.Option(help="Of prompts and arrival times.")] = 0,
     kafka: Annotated[
@@ -23,28 +28,42 @@ def demo(
     database_url: Annotated[str, typer.Option(help="A real, empty PostgreSQL database.")] = "",
     model_url: Annotated[str, typer.Option(help="A real model server that serves 'tiny-chat'.")] = "",
     guard_url: Annotated[str, typer.Option(help="A real server of the guard, as 'tiny-guard'.")] = "",
+    evaluation_url: Annotated[
+        str, typer.Option(help="A real server of 'tiny-chat' that carries no traffic.")
+    ] = "",
+    judge_url: Annotated[str, typer.Option(help="A real server of the judge, as 'tiny-judge'.")] = "",
 ) -> None:
-    """Start everything on this machine, send traffic to a tiny model, and report what was found.
+    """Start everything on this machine, send traffic to a tiny model, and let the loop make it safer.
 
-    It ends by itself and stops what it started; its folder under runs/ keeps logs, summary.json and report.html.
+    Traffic goes through the route, unsafe answers become preference pairs, a threshold starts the training of
+    an adapter, the gate decides, and the promoted adapter answers new traffic. It ends by itself and stops what
+    it started; its folder under runs/ keeps logs, summary.json and report.html.
 
-    Examples: sentinel demo  ·  sentinel demo --requests 300 --rate 20
+    Examples: sentinel demo  ·  sentinel demo --scenario bad-candidate  ·  sentinel demo --requests 80 --rate 20
     """
     settings = settings_of(context)
 
     from rich.console import Console
 
     from daemon.demo.runner import DemoOptions, run
+    from daemon.demo.scenarios import Scenario, Traffic
     from sentinel.clock import SystemClock
     from sentinel.embedded.stack import External
 
+    if scenario not in set(Scenario):
+        raise CommandError(f"--scenario {scenario!r} is unknown; one of {', '.join(Scenario)}")
     options = DemoOptions(
         runs=settings.runs_dir,
-        rate=rate,
-        requests=requests,
-        harmful=harmful,
-        seed=seed,
-        external=External(kafka=kafka, database_url=database_url, model_url=model_url, guard_url=guard_url),
+        scenario=Scenario(scenario),
+        traffic=Traffic(requests=requests, rate=rate, harmful=harmful, seed=seed),
+        external=External(
+            kafka=kafka,
+            database_url=database_url,
+            model_url=model_url,
+            guard_url=guard_url,
+            evaluation_url=evaluation_url,
+            judge_url=judge_url,
+        ),
     )
 
     async def main() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 from msgspec import Struct
 from rich.table import Table
 
@@ -21,7 +22,11 @@ SELECT
     (SELECT count(*) FROM findings WHERE reprompt_state IN ('safe', 'unsafe', 'failed')) AS asked_again,
     (SELECT count(*) FROM preference_pairs) AS pairs,
     (SELECT coalesce(sum(records), 0) FROM consumer_offsets) AS records,
-    (SELECT coalesce(sum(lost), 0) FROM consumer_offsets) AS lost
+    (SELECT coalesce(sum(lost), 0) FROM consumer_offsets) AS lost,
+    (SELECT count(*) FROM trigger_firings WHERE run_id IS NOT NULL) AS fired
+"""
+_RUN = """
+SELECT state, step, progress FROM training_runs WHERE kind = 'train' ORDER BY created_at DESC, run_id LIMIT 1
 """
 
 
@@ -38,12 +43,23 @@ class Progress(Struct, frozen=True, kw_only=True):
     pairs: int
     records: int
     lost: int
+    fired: int
+    """Crossings of a threshold that started a run."""
+    run_state: str = ""
+    run_step: str = ""
+    run_share: float = 0.0
 
 
 async def read(conn: asyncpg.Connection[Any]) -> Progress:
     """Count."""
-    row = await conn.fetchrow(_COUNTS)
-    return Progress(**{name: int(value) for name, value in dict(row or {}).items()})
+    counts: dict[str, Any] = dict(await conn.fetchrow(_COUNTS) or {})
+    run = await conn.fetchrow(_RUN)
+    found = msgspec.convert({name: int(value) for name, value in counts.items()}, Progress)
+    if run is None:
+        return found
+    return msgspec.structs.replace(
+        found, run_state=run["state"], run_step=run["step"], run_share=run["progress"]
+    )
 
 
 def table(progress: Progress, answered: int, seconds: float, phase: str) -> Table:
@@ -60,6 +76,7 @@ def table(progress: Progress, answered: int, seconds: float, phase: str) -> Tabl
         "asked again",
         "safe then",
         "pairs",
+        "training run",
     ):
         shown.add_column(heading, justify="right")
     shown.add_row(
@@ -71,5 +88,14 @@ def table(progress: Progress, answered: int, seconds: float, phase: str) -> Tabl
         str(progress.asked_again),
         again,
         str(progress.pairs),
+        _run(progress),
     )
     return shown
+
+
+def _run(progress: Progress) -> str:
+    if not progress.run_state:
+        return "-"
+    if progress.run_state != "running":
+        return progress.run_state
+    return f"{progress.run_step or 'starting'} {100 * progress.run_share:.0f} %"

@@ -1,22 +1,19 @@
 """The demonstration, step by step.
 
-1. parts      database, broker, served model and guard (embedded, or the real ones that were named)
-2. service    migrate, `sentinel run`, `sentinel route`
-3. traffic    `sentinel traffic` through the route; the daemon scores, stores, asks again
-4. wait       until everything was read and asked again
-5. report     summary.json and report.html; everything that was started is stopped, also on Ctrl-C
+1. parts      database, broker, served model, guards (embedded, or the real ones that were named)
+2. service    migrate, `sentinel run`, `sentinel route`, `sentinel trainer`
+3. scenario   daemon/demo/scenarios.py: traffic, findings, pairs, training, gate, promotion, new traffic
+4. report     summary.json and report.html; everything that was started is stopped, also on Ctrl-C
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import datetime as dt
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-import aiohttp
 import asyncpg
 import orjson
 from msgspec import Struct
@@ -25,26 +22,23 @@ from rich.live import Live
 
 from daemon.demo import progress, report, summary
 from daemon.demo.children import Children
+from daemon.demo.scenarios import PLAYS, SETTINGS, Played, Scenario, Traffic
+from daemon.demo.stage import Stage
 from sentinel.clock import Clock
 from sentinel.embedded.stack import EmbeddedStack, External
-from sentinel.errors import FatalError, UnavailableError
+from sentinel.errors import FatalError
 from sentinel.store.migrate import migrate
 
 if TYPE_CHECKING:
     Connection = asyncpg.Connection[Any]
-
-WAIT_LIMIT_S = 120.0
-"""Time after the traffic in which everything must have been read and asked again."""
 
 
 class DemoOptions(Struct, frozen=True, kw_only=True):
     """What the user may choose."""
 
     runs: Path
-    rate: float = 50.0
-    requests: int = 1500
-    harmful: float = 0.3
-    seed: int = 0
+    scenario: Scenario = Scenario.CLOSE
+    traffic: Traffic
     external: External = External()
 
 
@@ -55,7 +49,13 @@ async def run(options: DemoOptions, *, clock: Clock, console: Console) -> Path:
     """
     began = clock.monotonic()
     folder = _folder(options.runs, clock.now())
-    stack = EmbeddedStack(folder / "parts", external=options.external)
+    trains = options.scenario is not Scenario.GUARD_OUTAGE
+    stack = EmbeddedStack(
+        folder / "parts",
+        external=options.external,
+        training=trains,
+        changes=SETTINGS.get(options.scenario, {}),
+    )
     console.print(f"starting the parts in {folder} …")
     supervising: asyncio.Task[None] | None = None
     try:
@@ -64,7 +64,16 @@ async def run(options: DemoOptions, *, clock: Clock, console: Console) -> Path:
         await migrate(stack.database_url)
         supervising = asyncio.create_task(stack.supervise(), name="supervise")
         async with Children(folder, config) as children:
-            found = await _watch(stack, children, options, folder, clock, console, began)
+            conn = await asyncpg.connect(_dsn(stack.database_url))
+            try:
+                with Live(console=console, refresh_per_second=4, transient=False) as live:
+                    stage = Stage(stack, children, conn, folder, clock, live)
+                    await stage.start_service(trainer=trains)
+                    played = await PLAYS[options.scenario](stage, options.traffic)
+                seconds = clock.monotonic() - began
+                found = await _report(conn, options.scenario, played, folder, seconds)
+            finally:
+                await conn.close()
     finally:
         if supervising is not None:
             supervising.cancel()
@@ -84,85 +93,26 @@ def _folder(runs: Path, now: dt.datetime) -> Path:
     return folder
 
 
-async def _watch(
-    stack: EmbeddedStack,
-    children: Children,
-    options: DemoOptions,
-    folder: Path,
-    clock: Clock,
-    console: Console,
-    began: float,
-) -> dict[str, Any]:
-    """Steps 2 to 5 but the stopping."""
-    children.start("run")
-    children.start("route")
-    await _route_answers(stack, children, clock)
-    log = folder / "traffic.jsonl"
-    traffic = children.start(
-        "traffic",
-        f"--model-url=http://127.0.0.1:{stack.route_port}",
-        f"--rate={options.rate}",
-        f"--requests={options.requests}",
-        f"--harmful={options.harmful}",
-        f"--seed={options.seed}",
-        f"--log={log}",
-    )
-    conn = await asyncpg.connect(stack.database_url.replace("postgresql+asyncpg://", "postgresql://"))
-    try:
-        with Live(console=console, refresh_per_second=4, transient=False) as live:
-            limit: float | None = None
-            while True:
-                children.check()
-                seen = await progress.read(conn)
-                answered = len(summary.read_log(log)) if log.exists() and traffic.ended else _lines(log)
-                phase = "traffic" if not traffic.ended else "reading and asking again"
-                live.update(progress.table(seen, answered, clock.monotonic() - began, phase))
-                if traffic.ended:
-                    limit = limit or clock.monotonic() + WAIT_LIMIT_S
-                    if seen.records + seen.lost >= answered and not seen.pending:
-                        break
-                    if clock.monotonic() > limit:
-                        raise UnavailableError(
-                            f"after {WAIT_LIMIT_S:.0f} s {answered - seen.records} events are not read and"
-                            f" {seen.pending} findings not asked again; see {folder}"
-                        )
-                await asyncio.sleep(0.25)
-        return await _report(conn, folder, log, seen, clock.monotonic() - began)
-    finally:
-        await conn.close()
-
-
-async def _route_answers(stack: EmbeddedStack, children: Children, clock: Clock) -> None:
-    limit = clock.monotonic() + 60
-    async with aiohttp.ClientSession() as client:
-        while clock.monotonic() < limit:
-            children.check()
-            with contextlib.suppress(aiohttp.ClientError):
-                async with client.get(f"http://127.0.0.1:{stack.route_port}/v1/models") as answer:
-                    if answer.status == 200:
-                        return
-            await asyncio.sleep(0.1)
-    raise UnavailableError("the route did not answer within a minute")
-
-
-def _lines(path: Path) -> int:
-    return path.read_bytes().count(b"\n") if path.exists() else 0
+def _dsn(url: str) -> str:
+    return url.replace("postgresql+asyncpg://", "postgresql://")
 
 
 async def _report(
-    conn: Connection, folder: Path, log: Path, seen: progress.Progress, seconds: float
+    conn: Connection, scenario: Scenario, played: Played, folder: Path, seconds: float
 ) -> dict[str, Any]:
+    seen = await progress.read(conn)
     found: dict[str, Any] = {
-        "before": summary.rates(summary.read_log(log)),
-        "after": None,
-        "promotion": {"state": "none", "adapter": None, "gate_report": None},
+        "scenario": str(scenario),
+        "before": summary.rates(played.before),
+        "after": None if played.after is None else summary.rates(played.after),
+        "promotion": await summary.promotion(conn, played.state),
         "outcomes": await summary.outcomes(conn),
         "events": seen.records,
         "findings": seen.findings,
         "pairs": seen.pairs,
         "lost": seen.lost,
         "seconds": seconds,
-        "seconds_to_promotion": None,
+        "seconds_to_promotion": await summary.seconds_to_promotion(conn),
         "versions": summary.versions(),
     }
     (folder / "summary.json").write_bytes(orjson.dumps(found, option=orjson.OPT_INDENT_2))
@@ -171,18 +121,31 @@ async def _report(
         " JOIN interaction_texts t ON t.day = f.day AND t.event_id = f.event_id"
         " LEFT JOIN preference_pairs p ON p.finding_id = f.finding_id ORDER BY f.created_at LIMIT 12"
     )
-    (folder / "report.html").write_text(
-        report.render(found, [dict(row) for row in examples]), encoding="utf-8"
-    )
+    page = report.render(found, [dict(row) for row in examples])
+    (folder / "report.html").write_text(page, encoding="utf-8")
     return found
 
 
 def _say(console: Console, found: dict[str, Any], folder: Path) -> None:
-    unsafe = found["before"]["unsafe_rate"]
-    share = "-" if unsafe["value"] is None else f"{100 * unsafe['value']:.1f} %"
     console.print(
         f"{found['events']} events, {found['findings']} findings, {found['pairs']} preference pairs;"
-        f" unsafe answers to harmful prompts: {share} (n {unsafe['n']})"
+        f" promotion: {found['promotion']['state']}"
     )
+    for phase in ("before", "after"):
+        if found[phase] is not None:
+            rates = found[phase]
+            console.print(
+                f"{phase:<7}  unsafe {_shown(rates['unsafe_rate'])}"
+                f"  needlessly refused {_shown(rates['false_refusal_rate'])}"
+                f"  useful {_shown(rates['utility_rate'])}"
+            )
+    if found["seconds_to_promotion"] is not None:
+        console.print(f"from the crossing to the promotion: {found['seconds_to_promotion']:.0f} s")
     console.print(f"report   {folder / 'report.html'}")
     console.print(f"summary  {folder / 'summary.json'}")
+
+
+def _shown(rate: dict[str, Any]) -> str:
+    if rate["value"] is None:
+        return "- (n 0)"
+    return f"{100 * rate['value']:.1f} % [{100 * rate['low']:.1f}, {100 * rate['high']:.1f}] (n {rate['n']})"

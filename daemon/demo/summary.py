@@ -69,7 +69,30 @@ async def outcomes(conn: asyncpg.Connection[Any]) -> dict[str, int]:
     return found
 
 
+async def promotion(conn: asyncpg.Connection[Any], state: str) -> dict[str, Any]:
+    """How the last training run ended: the promotion's state, its adapter and the gate's report."""
+    row = await conn.fetchrow(
+        "SELECT a.adapter, g.gate_report_id, g.verdict FROM adapters a"
+        " LEFT JOIN gate_reports g ON g.adapter = a.adapter ORDER BY a.created_at DESC, g.created_at DESC LIMIT 1"
+    )
+    return {
+        "state": state,
+        "adapter": None if row is None else row["adapter"],
+        "gate_report": None if row is None or row["gate_report_id"] is None else str(row["gate_report_id"]),
+        "verdict": None if row is None else row["verdict"],
+    }
+
+
+async def seconds_to_promotion(conn: asyncpg.Connection[Any]) -> float | None:
+    """From the first crossing of a threshold to the first promotion; None where there was none."""
+    seconds = await conn.fetchval(
+        "SELECT extract(epoch FROM (SELECT min(created_at) FROM promotions WHERE action = 'promote')"
+        " - (SELECT min(fired_at) FROM trigger_firings WHERE run_id IS NOT NULL))"
+    )
+    return None if seconds is None else float(seconds)
+
+
 def versions() -> dict[str, str]:
     """What ran."""
-    names = ("sentinel-loop", "aiokafka", "asyncpg", "sqlalchemy", "torch", "transformers", "peft")
+    names = ("sentinel-loop", "aiokafka", "asyncpg", "sqlalchemy", "torch", "transformers", "peft", "trl")
     return {name: version(name) for name in names}

@@ -12,7 +12,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, Final
@@ -26,7 +26,7 @@ from sentinel.embedded.broker import EmbeddedBrokerProcess
 from sentinel.embedded.postgres import EmbeddedPostgres
 from sentinel.embedded.tether import MINIMAL_ENVIRONMENT, TetheredProcess
 from sentinel.errors import UnavailableError
-from sentinel.tiny.artefacts import Model, shipped
+from sentinel.tiny.artefacts import Model, shipped, verify
 
 _log = logs.get("sentinel.embedded.stack")
 
@@ -35,6 +35,7 @@ SERVED_MODEL: Final = "tiny"
 PUBLIC_NAME: Final = "tiny-assistant"
 BASE_NAME: Final = "tiny-chat"
 GUARD_NAME: Final = "tiny-guard"
+JUDGE_NAME: Final = "tiny-judge"
 START_LIMIT_S: Final = 90.0
 """Importing torch and loading a model on a busy machine."""
 
@@ -46,6 +47,8 @@ class External(Struct, frozen=True, kw_only=True):
     database_url: str = ""
     model_url: str = ""
     guard_url: str = ""
+    evaluation_url: str = ""
+    judge_url: str = ""
 
 
 class ModelProcess:
@@ -81,6 +84,11 @@ class ModelProcess:
             | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "HF_HUB_OFFLINE": "1"},
         )
 
+    def kill(self) -> None:
+        """SIGKILL; whoever supervises it starts it again."""
+        if self._process is not None:
+            self._process.end(signal.SIGKILL, 10.0)
+
     def stop(self) -> None:
         """End it; idempotent."""
         process, self._process = self._process, None
@@ -107,7 +115,19 @@ class ModelProcess:
 class EmbeddedStack:
     """Start with `start`, keep alive with `supervise`, end with `stop`; everything lives in ``folder``."""
 
-    def __init__(self, folder: Path, *, partitions: int = 4, external: External | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        partitions: int = 4,
+        external: External | None = None,
+        training: bool = False,
+        changes: Mapping[str, Mapping[str, object]] | None = None,
+    ) -> None:
+        """``training`` adds what evaluation needs: a server that carries no traffic, and an independent judge.
+
+        ``changes`` are laid over `settings`, section by section.
+        """
         self.folder = folder
         self.external = external or External()
         self._exit = AsyncExitStack()
@@ -115,6 +135,10 @@ class EmbeddedStack:
         self._postgres = EmbeddedPostgres(folder / "postgres")
         self._model = ModelProcess(folder / "model", shipped(Model.CHAT), BASE_NAME)
         self._guard = ModelProcess(folder / "guard", shipped(Model.GUARD_A), GUARD_NAME)
+        self._evaluation = ModelProcess(folder / "evaluation", shipped(Model.CHAT), BASE_NAME)
+        self._judge = ModelProcess(folder / "judge", shipped(Model.GUARD_B), JUDGE_NAME)
+        self._training = training
+        self._changes = changes or {}
         self.restarts = 0
         self.route_port = _free_port()
 
@@ -187,23 +211,83 @@ class EmbeddedStack:
         await starting
 
     def _models(self) -> tuple[tuple[ModelProcess, str], ...]:
-        return ((self._model, self.external.model_url), (self._guard, self.external.guard_url))
+        watched = ((self._model, self.external.model_url), (self._guard, self.external.guard_url))
+        if not self._training:
+            return watched
+        return (
+            *watched,
+            (self._evaluation, self.external.evaluation_url),
+            (self._judge, self.external.judge_url),
+        )
+
+    def kill_guard(self) -> None:
+        """Kill the embedded guard; `supervise` starts it again, which takes it some seconds."""
+        self._guard.kill()
 
     def settings(self) -> dict[str, object]:
-        """Settings of a daemon on this stack, as `sentinel --config` reads them."""
-        return {
+        """Settings of a daemon, a route and a trainer on this stack, as `sentinel --config` reads them."""
+        made: dict[str, dict[str, object]] = {
             "kafka": {"bootstrap_servers": [self.bootstrap], "topics": [TOPIC]},
             "database": {"url": self.database_url},
-            "guard": {"base_url": self.guard_url, "name": GUARD_NAME, "batch_size": 32},
+            "guard": {
+                "base_url": self.guard_url,
+                "name": GUARD_NAME,
+                "weights": _weights(Model.GUARD_A),
+                "batch_size": 32,
+            },
             "served_models": {
                 SERVED_MODEL: {
                     "public_name": PUBLIC_NAME,
-                    "base": BASE_NAME,
+                    "base": str(shipped(Model.CHAT)),
+                    "event_models": [BASE_NAME],
                     "replicas": [self.model_url],
                 }
             },
-            "route": {"port": self.route_port, "metrics_port": 0, "publish": False},
+            "route": {
+                "port": self.route_port,
+                "metrics_port": 0,
+                "spool_dir": str(self.folder / "route"),
+            },
             "metrics": {"port": 0},
+            "adapters": {"store": str(self.folder / "adapters")},
+        }
+        if self._training:
+            for section, values in self._training_settings().items():
+                made[section] = made.get(section, {}) | values
+        for section, changed in self._changes.items():
+            made[section] = made.get(section, {}) | dict(changed)
+        return {**made, "runs_dir": str(self.folder / "runs")}
+
+    def _training_settings(self) -> dict[str, dict[str, object]]:
+        return {
+            # One rule, so that the number of runs is known; a second round need not wait an hour.
+            "triggers": {
+                "check_interval_s": 1.0,
+                "cooldown_s": 1.0,
+                "new_pairs": {"count": 80},
+                "min_fresh_pairs": 40,
+                "unsafe_rate": {"enabled": False},
+                "adapter_age": {"enabled": False},
+                "drift": {"enabled": False},
+            },
+            "training": {"recipe": "tiny", "poll_interval_s": 1.0, "retry_pause_s": 1.0},
+            "dataset": {"mix": {"twins": 0.8, "utility": 0.4}},
+            "evaluation": {
+                "server_url": self.external.evaluation_url or self._evaluation.url,
+                "judge": {
+                    "base_url": self.external.judge_url or self._judge.url,
+                    "name": JUDGE_NAME,
+                    "weights": _weights(Model.GUARD_B),
+                },
+                "sets": [
+                    {"name": "harmful", "kind": "harmful", "builtin": "tiny-harmful"},
+                    {"name": "benign", "kind": "benign", "builtin": "tiny-benign"},
+                ],
+                "primary": "labels",
+                "utility": "grammar",
+            },
+            "gate": {"policy": "demo"},
+            "promotion": {"mode": "auto"},
         }
 
     def write_settings(self) -> Path:
@@ -212,6 +296,10 @@ class EmbeddedStack:
         path.write_text(yaml.safe_dump(self.settings(), sort_keys=False))
         path.chmod(0o600)  # the database's password is in it
         return path
+
+
+def _weights(model: Model) -> str:
+    return verify(shipped(model)).files["model.safetensors"]
 
 
 def _topics(partitions: int) -> dict[str, int]:
