@@ -53,7 +53,7 @@ def unfreeze(
 
     Example: sentinel unfreeze main
     """
-    from sentinel.store import admission
+    from sentinel.store import admission, training
 
     settings = settings_of(context)
     name = _name(settings, served_model, every=every)
@@ -62,7 +62,7 @@ def unfreeze(
     async def work(connect: Connect) -> tuple[bool, bool]:
         async with connect() as conn:
             lifted = await admission.unfreeze(conn, name, actor=who)
-            return lifted, await admission.frozen(conn, name)
+            return lifted, await training.frozen(conn, name) is not None
 
     lifted, still = with_database(settings, work)
     if not lifted:

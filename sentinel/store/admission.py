@@ -205,8 +205,3 @@ async def unfreeze(conn: Connection, served_model: str, *, actor: str) -> bool:
         if name is not None:
             await audit(conn, actor, "unfreeze", served_model)
         return name is not None
-
-
-async def frozen(conn: Connection, served_model: str) -> bool:
-    """Whether ``served_model`` is neither retrained nor promoted now."""
-    return await conn.fetchrow(_FREEZE, served_model) is not None

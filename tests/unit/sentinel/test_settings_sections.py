@@ -106,6 +106,9 @@ def test_kafka_security_that_belongs_together(security: Mapping[str, str]) -> No
         ("retention", {"texts_days": 95}, "keys_days >= interactions_days >= texts_days"),
         ("database", {"url": "mysql://h/d"}, r"must start with postgresql\+asyncpg://"),
         ("metrics", {"port": 65_536}, "less than or equal to 65535"),
+        ("adapters", {"delivery": "resolver_dir"}, "resolver_dir is not supported"),
+        ("adapters", {"delivery": "hub"}, "hub is not supported"),
+        ("promotion", {"approvals": 0}, "greater than or equal to 1"),
         ("logging", {"level": "LOUD"}, "'DEBUG', 'INFO'"),
         ("served_models", {"a": {"base": "b"}}, "Field required"),
         (
