@@ -13,6 +13,7 @@ SentinelError
 │       └── DeniedError     the other side refuses us: waited out too, an operator grants access there
 ├── GuardOutputError        the guard answered something that its grammar does not allow
 ├── HaltedError             a partition stopped on purpose, an operator decides
+├── TrainingError           training broke down: the run fails, its recipe or data must change
 └── CommandError            a command cannot do what was asked; the message says what to do
 """
 
