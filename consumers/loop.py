@@ -213,16 +213,9 @@ class ConsumerLoop:
                     case "take":
                         pass
             raw = RawRecord(
-                topic=topic,
-                partition=number,
-                offset=record.offset,
-                timestamp_ms=record.timestamp,
-                key=record.key,
-                value=record.value,
-                headers=record.headers,
-                incarnation=incarnation,
-                cluster=cluster,
-            )
+                topic, number, record.offset, record.timestamp, record.key, record.value, record.headers, incarnation,
+                cluster,
+            )  # fmt: skip
             slot = tracker.begin(raw)
             if flood.observe(handle(slot)):
                 self._halt_flood(tracker, record.offset + 1)

@@ -25,8 +25,11 @@ class Partition(NamedTuple):
     partition: int
 
 
-class Slot(Struct, eq=False):
+class Slot(Struct, eq=False, gc=False):
     """One handed-out record and what became of its items so far.
+
+    Tracker and slots refer to each other until the record is passed, or the tracker dropped: no work for the cycle
+    collector.
 
     ``waiting`` counts items that are not written yet; ``in_flush`` those of them that the flush under way
     writes. The raw record is kept until the offset is passed: any item may still become a dead letter.
@@ -38,7 +41,8 @@ class Slot(Struct, eq=False):
     """Bytes of the record."""
     waiting: int = 1
     in_flush: int = 0
-    outcomes: list[OutcomeKey] = []
+    outcomes: list[OutcomeKey] | None = None
+    """Of items that are written, None before the first: most records have one, which passes as it is written."""
 
     def expect(self, items: int) -> None:
         """The record carries ``items`` items; zero items settle it at once."""
@@ -46,7 +50,10 @@ class Slot(Struct, eq=False):
 
     def settle(self, outcome: OutcomeKey) -> None:
         """One item was written (its transaction committed)."""
-        self.outcomes.append(outcome)
+        if self.outcomes is None:
+            self.outcomes = [outcome]
+        else:
+            self.outcomes.append(outcome)
         self.waiting -= 1
         self.in_flush -= 1
 
@@ -101,7 +108,7 @@ class PartitionTracker:
                 break
             passed += 1
             last = slot.record
-            for outcome in slot.outcomes:
+            for outcome in slot.outcomes or ():
                 settled[outcome] += 1
         if last is None:
             return Progress(self.next_offset, self.next_offset, None, 0, 0, settled)

@@ -99,9 +99,13 @@ class Recorder:
 
     def put(self, slot: Slot, item: Recordable) -> None:
         """Take one finished item."""
-        self._pending.append(_Pending(slot, item))
-        self._idle.clear()
-        if len(self._pending) == 1 or len(self._pending) >= self._limits.flush_rows:
+        pending = self._pending
+        pending.append(_Pending(slot, item))
+        # At these two numbers only: `run` looks at the number itself before it waits.
+        if len(pending) == 1:
+            self._idle.clear()
+            self._wake.set()
+        elif len(pending) == self._limits.flush_rows:
             self._wake.set()
 
     @property

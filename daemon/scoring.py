@@ -198,14 +198,17 @@ class Scorer:
                 None if response is None else judgements[response],
             )
             self._put(work.slot, interaction)
-            self._release(work)
+        self.in_flight -= len(batch)
+        if self._limits.per_key:
+            self._release_keys(batch)
         if self.in_flight == 0:
             self._idle.set()
 
-    def _release(self, work: _Work) -> None:
-        self.in_flight -= 1
-        key = work.slot.record.key
-        if self._limits.per_key and key is not None:
+    def _release_keys(self, batch: Sequence[_Work]) -> None:
+        for work in batch:
+            key = work.slot.record.key
+            if key is None:
+                continue
             waiting = self._keys[key]
             if waiting:
                 self._gather(waiting.popleft())
@@ -258,18 +261,20 @@ class Scorer:
             unsafe = self._policy.is_unsafe(response)
             if unsafe is None:
                 reason = "unparseable"
+        # By position, as in `_verdict`: looking each keyword up among the fields takes as long as all the rest.
         return Interaction(
-            event=work.event,
-            outcome=Outcome.UNSCORED if unsafe is None else Outcome.STORED,
-            reason=reason,
-            prompt_verdict=self._verdict(work.event, Role.PROMPT, prompt),
-            response_verdict=self._verdict(work.event, Role.RESPONSE, response),
-            prompt_unscored=_unscored_prompt(prompt, asked=self._limits.check_prompts),
-            unsafe=bool(unsafe),
-            policy_version=self._policy.version,
-            served_model=work.served_model,
-            replay=work.replay,
-            sampling_probability=work.probability,
+            work.event,
+            Outcome.UNSCORED if unsafe is None else Outcome.STORED,
+            reason,
+            self._verdict(work.event, Role.PROMPT, prompt),
+            self._verdict(work.event, Role.RESPONSE, response),
+            _unscored_prompt(prompt, asked=self._limits.check_prompts),
+            None,  # screening
+            bool(unsafe),
+            self._policy.version,
+            work.served_model,
+            work.replay,
+            work.probability,
         )
 
     def _unscored(self, work: _Work, reason: str) -> Interaction:
@@ -287,16 +292,17 @@ class Scorer:
     def _verdict(self, event: PromptEvent, role: Role, judgement: Judgement | None) -> Verdict | None:
         if not isinstance(judgement, Assessment):
             return None
+        guard = self._guard
         return Verdict(
-            event_id=event.event_id,
-            role=role,
-            attempt=0,
-            guard_id=self._guard.guard_id,
-            score_run=0,
-            assessment=judgement,
-            guard_model=self._guard.model,
-            template=self._guard.template,
-            policy_version=self._policy.version,
+            event.event_id,
+            role,
+            0,  # attempt
+            guard.guard_id,
+            0,  # score run
+            judgement,
+            guard.model,
+            guard.template,
+            self._policy.version,
         )
 
     def _look_up_probability(self, source: str | None) -> float:

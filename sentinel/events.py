@@ -66,7 +66,7 @@ class Message(Struct, frozen=True, gc=False):
     text: str
 
 
-class PromptEvent(Struct, frozen=True):
+class PromptEvent(Struct, frozen=True, gc=False):
     """A prompt and the answer that a model gave, in the words of this product.
 
     ``response`` is the visible answer; ``response_extra`` is further text that the guard must see (reasoning,

@@ -35,7 +35,7 @@ class Replay(Struct, frozen=True, gc=False):
     """The only item of the record that was lost; the others were kept when it was first read."""
 
 
-class Interaction(Struct, frozen=True, kw_only=True):
+class Interaction(Struct, frozen=True, gc=False):
     """A scored (or knowingly unscored) event, ready to be recorded."""
 
     event: PromptEvent

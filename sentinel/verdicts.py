@@ -49,7 +49,7 @@ class Assessment(Struct, frozen=True, kw_only=True, gc=False):
     """Number of windows the text was cut into; the worst label won."""
 
 
-class Verdict(Struct, frozen=True, kw_only=True, gc=False):
+class Verdict(Struct, frozen=True, gc=False):
     """An assessment of one side of one event by one guard; the key's first stored verdict is final.
 
     Key: (event_id, role, attempt, guard_id, score_run). Attempt 0 is the original answer, 1.. the re-prompts.
