@@ -55,10 +55,12 @@ class OneTable:
 
     def handle(self, slot: Slot) -> bool:
         """Decode one record and keep its events for the next batch."""
-        events = [item for item in decode(slot.record) if isinstance(item, PromptEvent)]
-        slot.expect(len(events))
-        for event in events:
-            self._pending.append((slot, event))
+        events = 0
+        for item in decode(slot.record):
+            if isinstance(item, PromptEvent):
+                self._pending.append((slot, item))
+                events += 1
+        slot.expect(events)
         self._arrived.set()
         return False
 
