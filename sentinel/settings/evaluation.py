@@ -46,6 +46,10 @@ class Judge(Section):
     batch_size: Annotated[int, Field(ge=1, le=1024)] = Field(64, description="Texts of one batch at most.")
     concurrency: Count = Field(8, description="Batches under way at the same time.")
     timeout_s: Seconds = Field(120.0, description="Time for one request, answer included.")
+    early: bool = Field(
+        True,
+        description="Whether it judges while others are still asked; false where both servers share a GPU.",
+    )
 
 
 class Evaluation(Section):

@@ -76,14 +76,16 @@ async def ask_arms(
     folder: Path,
     *,
     done: Callable[[int], None],
+    seen: Callable[[RawAnswer], None] = lambda answer: None,
 ) -> None:
-    """Write every arm's outputs. ``done`` is told of each answer, those of an earlier attempt included.
+    """Write every arm's outputs. ``done`` is told of each answer, those of an earlier attempt included; ``seen``
+    gets those that are new.
 
     Raises:
         UnavailableError: the server gives no proper answers. What was answered until then is kept.
     """
     asked = [(one, item) for one in sets for item in one.items]
-    writers = [_Writer(folder, arm, asked) for arm in arms]
+    writers = [_Writer(folder, arm, asked, seen) for arm in arms]
     done(sum(writer.next for writer in writers))
     work = (
         (writer, at)
@@ -123,8 +125,15 @@ def _mark(folder: Path, arm: ArmName) -> Path:
 class _Writer:
     """Puts one arm's answers into their order."""
 
-    def __init__(self, folder: Path, arm: AskedArm, asked: Sequence[tuple[LoadedSet, SetItem]]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        arm: AskedArm,
+        asked: Sequence[tuple[LoadedSet, SetItem]],
+        seen: Callable[[RawAnswer], None],
+    ) -> None:
         self.arm = arm
+        self._seen = seen
         self._asked = asked
         self._final = outputs_file(folder, arm.name)
         self._partial = folder / f".outputs-{arm.name.value}-{arm.key[:16]}.partial"
@@ -139,7 +148,9 @@ class _Writer:
         """Take the answer to prompt number ``at``."""
         self._waiting[at] = answer
         while self.next in self._waiting:
-            self._file.write(msgspec.json.encode(self._line(self.next, self._waiting.pop(self.next))) + b"\n")
+            line = self._line(self.next, self._waiting.pop(self.next))
+            self._file.write(msgspec.json.encode(line) + b"\n")
+            self._seen(line)
             self.next += 1
             self._unflushed += 1
         if self._unflushed >= _FLUSH_LINES:

@@ -84,17 +84,29 @@ class Judging:
             word,
         )
 
+    def shown(self, answer: RawAnswer) -> bool:
+        """Whether the judge is to see it."""
+        return self._scheme.judges(self._sets[answer.set].kind)
+
+    async def learn(self, answers: Sequence[RawAnswer]) -> None:
+        """Ask the judge about those of ``answers`` that it has not seen. Raises as `grade`."""
+        fresh = list({_key(one): one for one in answers if _key(one) not in self._known}.values())
+        if self._judge is None or not fresh:
+            return
+        found = await self._judge.words([(self._item(one).messages, one.answer) for one in fresh])
+        self._known |= {_key(one): word for one, word in zip(fresh, found, strict=True)}
+
     async def _words(self, chunk: Sequence[RawAnswer]) -> list[Word | None]:
-        judge = self._judge
-        if judge is None:
+        if self._judge is None:
             return [None] * len(chunk)
-        keys = [(one.set, one.item, one.answer) for one in chunk]
-        shown = [self._scheme.judges(self._sets[one.set].kind) for one in chunk]
-        fresh = [at for at, key in enumerate(keys) if shown[at] and key not in self._known]
-        found = await judge.words([(self._item(chunk[at]).messages, chunk[at].answer) for at in fresh])
-        self._known |= {keys[at]: word for at, word in zip(fresh, found, strict=True)}
-        self._done(sum(shown))
-        return [self._known[key] if seen else None for key, seen in zip(keys, shown, strict=True)]
+        shown = [one for one in chunk if self.shown(one)]
+        await self.learn(shown)
+        self._done(len(shown))
+        return [self._known[_key(one)] if self.shown(one) else None for one in chunk]
+
+
+def _key(answer: RawAnswer) -> tuple[str, str, str]:
+    return (answer.set, answer.item, answer.answer)
 
 
 def _chunks(answers: Iterator[RawAnswer]) -> Iterator[list[RawAnswer]]:

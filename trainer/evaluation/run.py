@@ -3,7 +3,8 @@
 server      found and asked what it is; candidate and incumbent loaded where they are not
 answers     every arm, every prompt, greedy and seeded; base and incumbent from an earlier run where nothing changed
 probes      recorded first tokens of the candidate, then the adapters are unloaded
-judge       the answers to harmful prompts (all answers where it also tells utility)
+judge       the answers to harmful prompts (all answers where it also tells utility); a judge that is there already
+            begins while others are still asked
 outcomes    evidence.json; report.json and report.html for people
 """
 
@@ -19,6 +20,7 @@ import msgspec
 from sentinel.clock import Clock, SystemClock
 from sentinel.errors import ConfigurationError
 from sentinel.serving_desired import Probe
+from trainer.asking import Asker
 from trainer.evaluation.answering import (
     AskedArm,
     ask_arms,
@@ -28,6 +30,7 @@ from trainer.evaluation.answering import (
     sha256_of,
 )
 from trainer.evaluation.cache import ArmKey, EvaluationCache, Kept
+from trainer.evaluation.early import EarlyJudging
 from trainer.evaluation.items import version_of
 from trainer.evaluation.judging import Judging
 from trainer.evaluation.page import write_report
@@ -120,7 +123,7 @@ class _Evaluation:
                 if subject is not None and arm not in kept:
                     await server.load(subject)
             self._total = len(asked) * (sum(len(one.items) for one in plan.sets) + self._judging.wanted())
-            await ask_arms(server.asker, asked, plan.sets, self.folder, done=self._answered)
+            await self._ask(server.asker, asked)
             if settings.evaluation.perplexity:
                 for one in asked:
                     perplexity[one.name] = await reference_perplexity(server.asker, one.model, plan.sets)
@@ -136,6 +139,14 @@ class _Evaluation:
         self._done = self._total
         self._say("done")
         return evidence
+
+    async def _ask(self, asker: Asker, asked: list[AskedArm]) -> None:
+        early = EarlyJudging(self._judging, enabled=self.plan.settings.evaluation.judge.early)
+        try:
+            await ask_arms(asker, asked, self.plan.sets, self.folder, done=self._answered, seen=early.seen)
+            await early.finish()
+        finally:
+            await early.aclose()
 
     async def _arms(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -209,3 +210,48 @@ async def test_what_cannot_be_done_is_said(measure: Evaluate, personas: Personas
 async def test_evidence_is_decoded_as_it_was_written(measure: Evaluate) -> None:
     evidence = await measure("perfect")
     assert msgspec.json.decode(msgspec.json.encode(evidence), type=type(evidence)) == evidence
+
+
+class Watched(list[Stage]):
+    """Stages; ``mend`` is called when the asking is over."""
+
+    def __init__(self, mend: Callable[[], None]) -> None:
+        self.mend = mend
+
+    def append(self, stage: Stage) -> None:
+        super().append(stage)
+        if stage.detail == "recording probes":
+            self.mend()
+
+
+@pytest.mark.parametrize("away", [False, True])
+async def test_a_judge_that_is_there_begins_early_and_one_that_is_not_is_waited_for(
+    measure: Evaluate, tmp_path: Path, away: bool
+) -> None:
+    path = tmp_path / "h.jsonl"
+    path.write_bytes(
+        b"".join(orjson.dumps({"prompt": f"a bad thing, number {n}"}) + b"\n" for n in range(600))
+    )
+    early: list[int] = []
+    async with ScriptedGuard() as guard:
+
+        def asked() -> None:
+            early.append(guard.stats.conversations)
+            guard.clear_faults()
+
+        if away:
+            guard.set_faults(error_rate=1.0)
+        evidence = await measure(
+            "perfect",
+            primary="judge",
+            utility=None,
+            judge={"base_url": guard.url, "name": MODEL},
+            sets=[{"name": "h", "kind": "harmful", "path": str(path)}],
+            stages=Watched(asked),
+        )
+        # One text to find out how the guard can be asked, and no answer twice.
+        assert guard.stats.conversations == 1201
+    assert early[0] == 0 if away else early[0] >= 128
+    base, candidate = evidence.arms
+    assert {one.unsafe for one in base.outcomes} == {True}
+    assert {one.unsafe for one in candidate.outcomes} == {False}
