@@ -12,7 +12,7 @@ import asyncio
 import json
 import os
 import sys
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
@@ -75,9 +75,6 @@ class OneTable:
                 self._written.clear()
                 await self._written.wait()
         return True
-
-    def forget(self, trackers: Iterable[OwnedPartition]) -> None:
-        """The fence refuses what is under way for lost partitions."""
 
     async def write(self) -> None:
         """Store batches until cancelled. Raises `FatalError` when another owner has a partition."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Protocol
 
 from msgspec import Struct
@@ -32,7 +31,10 @@ class LoopLimits(Struct, frozen=True, kw_only=True):
 
 
 class Handler(Protocol):
-    """What the loop hands records to; the pipeline implements it."""
+    """What the loop hands records to; the pipeline implements it.
+
+    It is not told when a partition goes: its tracker is no longer ``alive``, and the store's fence refuses the rest.
+    """
 
     def handle(self, slot: Slot) -> bool:
         """Decode a record and pass its items on, without waiting. Returns True when the record was bad."""
@@ -42,9 +44,6 @@ class Handler(Protocol):
 
     async def drain(self, timeout_s: float) -> bool:
         """Finish and write what was handed out; False when time ran out."""
-
-    def forget(self, trackers: Iterable[OwnedPartition]) -> None:
-        """These partitions are gone: drop what is under way for them."""
 
 
 class Observer(Protocol):

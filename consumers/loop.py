@@ -294,7 +294,6 @@ class ConsumerLoop:
             tracker.drop()
             self._observer.unassigned(tracker.partition)
             self._group_committed.pop(tracker.partition, None)
-        self._handler.forget(gone)
 
     def fenced(self, partitions: Iterable[tuple[str, int]]) -> None:
         """The store refused a flush: another owner has these partitions, or had them. Take them over anew."""

@@ -13,10 +13,9 @@ the served model therefore never stops monitoring.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from uuid import UUID
 
-from consumers.takeover import OwnedPartition
 from consumers.tracker import Slot
 from daemon.recorder import Recorder
 from daemon.scoring import Scorer
@@ -86,10 +85,6 @@ class Pipeline:
         scored = await self._scorer.drain(timeout_s)
         # What is scored is written also where the guard is too slow for the rest, or it would be asked again.
         return await self._recorder.settled(max(deadline - loop.time(), timeout_s / 4)) and scored
-
-    def forget(self, trackers: Iterable[OwnedPartition]) -> None:
-        """Partitions are gone: the recorder refuses what is still under way for them."""
-        self._scorer.forget(trackers)
 
     def _decode_bounded(self, record: RawRecord) -> Sequence[Item]:
         if record.size > self._max_record_bytes:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from typing import TYPE_CHECKING, Protocol
@@ -28,7 +28,7 @@ from sentinel.verdicts import Assessment, Label, Policy, Role, Verdict
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from consumers.tracker import PartitionTracker, Slot
+    from consumers.tracker import Slot
     from sentinel.served import ServedModels
 
 _log = logs.get("daemon.scoring")
@@ -142,9 +142,6 @@ class Scorer:
             return False
         self._raise_failure()
         return True
-
-    def forget(self, trackers: Iterable[PartitionTracker]) -> None:
-        """Nothing to cancel: results of dropped partitions are refused by the recorder."""
 
     async def close(self) -> None:
         """Cancel what is under way; it is read again by the next owner."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from consumers.flood import FloodLimits
@@ -32,7 +32,6 @@ class Hands:
         self.writes_at_once = True
         self.drains = 0
         self.drain_hook: Callable[[], None] | None = None
-        self.forgotten: list[Partition] = []
 
     def handle(self, slot: Slot) -> bool:
         assert slot.tracker.alive
@@ -63,11 +62,6 @@ class Hands:
         await asyncio.sleep(0)
         self.write()
         return True
-
-    def forget(self, trackers: Iterable[OwnedPartition]) -> None:
-        for tracker in trackers:
-            assert not tracker.alive
-            self.forgotten.append(tracker.partition)
 
     def offsets(self, partition: Partition) -> list[int]:
         return [s.record.offset for s in self.slots if s.tracker.partition == partition]
