@@ -40,6 +40,7 @@ def finetune(
 
     from sentinel.clock import SystemClock
     from trainer.commands.progress import Bar
+    from trainer.finetune.base import check_hardware
     from trainer.finetune.quiet import quiet
     from trainer.finetune.recipe import load_recipe
     from trainer.finetune.run import finetune as run
@@ -50,8 +51,8 @@ def finetune(
     with quiet():
         from accelerate import PartialState
 
-        # Of the processes of `accelerate launch` the first one locks the folder and speaks.
-        first = bool(PartialState().is_main_process)
+        # Of the processes of `accelerate launch` or `torchrun` the first one locks the folder and speaks.
+        first = bool(PartialState(cpu=check_hardware(wanted) == "cpu").is_main_process)
     with contextlib.ExitStack() as stack:
         report = silent
         if first:

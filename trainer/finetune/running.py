@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,8 @@ def arguments(recipe: Recipe, folder: Path, *, device: str, seed: int) -> dict[s
         "save_strategy": "no",
         "eval_strategy": "no",
         "report_to": "none",
+        # Every factor is used in every pass; looking for unused ones costs a pass over the graph.
+        "ddp_find_unused_parameters": False,
         "disable_tqdm": True,
     }
 
@@ -81,13 +84,14 @@ def make_trainer(
     seed: int,
 ) -> Any:
     """A TRL trainer over the rows, with the adapter attached to ``model``; computes the base's log-probabilities."""
-    import datasets
     from transformers.trainer_callback import PrinterCallback
 
     fold = not takes_system(tokenizer)
     tables = [
-        datasets.Dataset.from_list(as_columns(rows, method=recipe.method, fold_system=fold)) if rows else None
-        for rows in (training, validation)
+        _table(as_columns(rows, method=recipe.method, fold_system=fold), folder / "rows" / name)
+        if rows
+        else None
+        for name, rows in (("train", training), ("validation", validation))
     ]
     settings = arguments(recipe, folder, device=device, seed=seed)
     trainer = _trainer_class(recipe.method)(
@@ -106,6 +110,23 @@ def make_trainer(
             f"weights other than the adapter's would be trained: {', '.join(strange[:3]) or 'none'}"
         )
     return trainer
+
+
+def _table(columns: list[dict[str, Chat]], place: Path) -> Any:
+    """A table in memory; of several processes' one, a table on disk: TRL caches the base's log-probabilities beside it,
+    and in memory each process would look for the first one's cache in a temporary folder of its own.
+    """
+    import datasets
+    from accelerate import PartialState
+
+    state = PartialState()
+    if state.num_processes == 1:
+        return datasets.Dataset.from_list(columns)
+    if state.is_main_process:
+        shutil.rmtree(place, ignore_errors=True)
+        datasets.Dataset.from_list(columns).save_to_disk(place)
+    state.wait_for_everyone()
+    return datasets.load_from_disk(place)
 
 
 def _config(recipe: Recipe, settings: dict[str, Any]) -> Any:

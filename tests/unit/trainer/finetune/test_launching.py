@@ -18,12 +18,10 @@ def test_accelerate_takes_it(path: Path) -> None:
     # It refuses keys that it does not know.
     loaded = load_config_from_file(str(path))
     assert loaded.num_processes == 2
-    assert (
-        loaded.distributed_type.value == {"ddp": "MULTI_GPU", "fsdp": "FSDP", "cpu": "MULTI_CPU"}[path.stem]
-    )
+    assert loaded.distributed_type.value == {"ddp": "MULTI_GPU", "fsdp": "FSDP"}[path.stem]
     # The recipe's precision decides, but for FSDP, which casts what it shards.
     assert loaded.mixed_precision == ("bf16" if path.stem == "fsdp" else "no")
 
 
 def test_there_is_one_of_each() -> None:
-    assert [path.stem for path in FILES] == ["cpu", "ddp", "fsdp"]
+    assert [path.stem for path in FILES] == ["ddp", "fsdp"]
