@@ -250,7 +250,8 @@ async def _key_round(
         missing = [c.event_id for c in ordered if c.event_id not in inserted]
         known = {row["event_id"]: row for row in await conn.fetch(_READ_KEYS, missing)}
     again: list[_Candidate] = []
-    for candidate in ordered:
+    # Not in the order of the locks: events that came together lie together in memory, and are written from there.
+    for candidate in first.values():
         if inserted is None or candidate.event_id in inserted:
             interaction = candidate.interaction
             result.new.append((candidate.event_id, interaction, candidate.collided))
