@@ -118,11 +118,8 @@ def plain(data: tiny_pairs.TinyData, recipe: Recipe, folder: Path) -> float:
 
 def steps(folder: Path, repetitions: int) -> list[Result]:
     """Both sides in turns, each going first every other time."""
-    import torch
-
     from trainer.tiny.answering import load
 
-    torch.set_num_threads(1)
     model, tokenizer = load(tiny_pairs.CHAT)
     data = tiny_pairs.make(folder / "data", model, tokenizer, seed=77, harmful=60, twins=30)
     whole = load_recipe("tiny").model_dump(exclude={"optimizer": {"epochs"}, "checkpoints": True})
@@ -207,6 +204,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--twins", type=int, default=48, help="benign twins")
     parser.add_argument("--utility", type=int, default=24, help="facts asked for")
     options = parser.parse_args(argv)
+    import torch
+
+    torch.set_num_threads(1)
     results: list[Result] = []
     with tempfile.TemporaryDirectory() as name, quiet_training():
         folder = Path(name)

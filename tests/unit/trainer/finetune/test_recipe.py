@@ -26,19 +26,20 @@ def leaves(value: object, at: str = "") -> set[str]:
 
 
 def test_every_base_that_is_promised_has_a_recipe() -> None:
-    assert set(recipe_names()) == WANTED
+    assert set(recipe_names()) >= WANTED
 
 
 @pytest.mark.parametrize("name", sorted(WANTED))
 def test_a_shipped_recipe_loads_and_spells_every_value_out(name: str) -> None:
     recipe = load_recipe(name)
     written = yaml.safe_load(data_path("configs", "train", f"{name}.yaml").read_text())
-    expected = {leaf for leaf in leaves(recipe.model_dump(mode="json")) if leaf != "optimizer.max_steps"}
+    unused = "optimizer.max_steps" if recipe.optimizer.max_steps is None else "optimizer.epochs"
+    expected = leaves(recipe.model_dump(mode="json")) - {unused}
     assert leaves(written) == expected
     assert recipe.family is None or recipe.family in FAMILIES
 
 
-@pytest.mark.parametrize("name", sorted(WANTED))
+@pytest.mark.parametrize("name", recipe_names())
 def test_a_dumped_recipe_is_the_same_recipe(name: str) -> None:
     recipe = load_recipe(name)
     assert parse_recipe(dump_recipe(recipe), "again") == recipe
