@@ -122,9 +122,10 @@ class ServingTask:
             await self._looked(serving.served_model, reports)
 
     def _tell(self, served_model: str, report: ReplicaReport) -> None:
-        for verb, names in (("loaded", report.loaded), ("unloaded", report.unloaded)):
-            for name in names:
-                _log.info(f"An adapter was {verb}.", action="reconcile", replica=report.replica, adapter=name)
+        for name in report.loaded:
+            _log.info("An adapter was loaded.", action="reconcile", replica=report.replica, adapter=name)
+        for name in report.unloaded:
+            _log.info("An adapter was unloaded.", action="reconcile", replica=report.replica, adapter=name)
         before = self._states.get(report.replica)
         self._states[report.replica] = report.state
         if before is report.state or (before is None and report.state is ReplicaState.OK):

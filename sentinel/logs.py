@@ -12,7 +12,8 @@ from __future__ import annotations
 import logging
 import re
 import sys
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Iterator, Mapping, MutableMapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, Protocol, TextIO, cast
 
 import orjson
@@ -218,3 +219,15 @@ class _Exceptions:
         if error is not None:
             event["exception"] = "\n".join(render(error, include_text=self._include_text))
         return event
+
+
+@contextmanager
+def hushed(library: str) -> Iterator[None]:
+    """A library's logger without what is below an error, for as long as the block lasts."""
+    logger = logging.getLogger(library)
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)

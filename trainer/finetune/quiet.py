@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import warnings
 from collections.abc import Iterable, Iterator
 from typing import Any
+
+from sentinel.logs import hushed
 
 
 @contextlib.contextmanager
@@ -17,17 +18,13 @@ def quiet() -> Iterator[None]:
     level, loading = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()
-    # It asks for a package of faster kernels, which would come from the Hub.
-    noisy = logging.getLogger("bitsandbytes")
-    before = noisy.level
-    noisy.setLevel(logging.ERROR)
     try:
-        with warnings.catch_warnings():
+        # bitsandbytes asks for a package of faster kernels, which would come from the Hub.
+        with hushed("bitsandbytes"), warnings.catch_warnings():
             # PEFT 0.21 asks transformers 5.23 by an attribute's old name.
             warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
             yield
     finally:
-        noisy.setLevel(before)
         transformers_logging.set_verbosity(level)
         if loading:
             transformers_logging.enable_progress_bar()
