@@ -19,6 +19,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
+from asyncpg.pgproto import pgproto
 from msgspec import Struct
 
 from sentinel import ids
@@ -212,7 +213,8 @@ async def _settle_keys(conn: Connection, entries: Sequence[Entry], day: dt.date)
                     result.outcomes[index] = (Outcome.IGNORED, "not_replayed")
                     continue
                 digest = ids.content_hash(event.last_user_text, event.scanned_response)
-                candidates.append(_Candidate(index, event_id, digest, interaction))
+                # The driver's own class from here on: it hashes, compares and writes its 16 bytes as they are.
+                candidates.append(_Candidate(index, pgproto.UUID(event_id.bytes), digest, interaction))
             case DeadLetter() as letter:
                 result.outcomes[index] = (Outcome.DEAD_LETTER, letter.reason)
             case Ignored() as ignored:
