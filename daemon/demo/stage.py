@@ -28,7 +28,7 @@ DRAIN_LIMIT_S: Final = 120.0
 TRAINING_LIMIT_S: Final = 400.0
 """Time from the last traffic to a verdict; a busy machine takes several times as long as an idle one."""
 CROSSING_S: Final = 8.0
-"""Time after the last pair in which a crossed threshold must have started a run; the rules are looked at every second."""
+"""Time after the last pair in which a crossed threshold must have started a run; rules are looked at every second."""
 
 
 class Stage:
