@@ -75,9 +75,17 @@ def resumable(run: Path, checkpoints: Sequence[Checkpoint]) -> list[Checkpoint]:
 
 
 def best(checkpoints: Sequence[Checkpoint]) -> Checkpoint | None:
-    """The one whose answers were worth most, the later among equals; None where all broke a limit."""
+    """The one whose answers were worth most; None where all broke a limit.
+
+    Within a single answer's worth of the best they are equals: among these the least validation loss decides, and
+    then the later step. (One lucky prompt of eleven chose a checkpoint that had hardly learnt.)
+    """
     healthy = [one for one in checkpoints if one.within_limits]
-    return max(healthy, key=lambda one: (one.score.rank, one.step)) if healthy else None
+    if not healthy:
+        return None
+    first = max(healthy, key=lambda one: one.score.value).score
+    equals = [one for one in healthy if one.score.value >= first.value - first.grain - 1e-9]
+    return max(equals, key=lambda one: (one.score.rank[1], one.score.value, one.step))
 
 
 def out_of_patience(checkpoints: Sequence[Checkpoint], patience: int | None) -> bool:

@@ -46,6 +46,8 @@ class Score(Struct, frozen=True, kw_only=True):
     """Mean length of the answers beside that of the chosen sides, in characters."""
     loss: float | None
     """Of the validation split; the lower wins among equals."""
+    grain: float = 0.0
+    """Worth of a single answer: a difference up to this is one prompt's luck, not a better checkpoint."""
 
     @property
     def value(self) -> float:
@@ -103,6 +105,8 @@ def score(
         garbled=sum(one.garbled for one in outcomes) / max(1, len(outcomes)),
         length_ratio=sum(map(len, answers)) / max(1, sum(len(item.chosen) for item in items)),
         loss=loss,
+        # Of a handful of prompts each one does count.
+        grain=min(0.1, 1 / min((len(side) for side in (safe, useful) if side), default=1)),
     )
 
 

@@ -33,6 +33,17 @@ def test_among_equals_the_lower_loss_wins_and_then_the_later() -> None:
     assert choose([of(10, 1, 1), of(20, 1, 1)])[0].step == 20
 
 
+def test_one_answer_does_not_outweigh_the_loss() -> None:
+    def sampled(step: int, usefulness: float, loss: float) -> Checkpoint:
+        found = Score(
+            safety=1.0, usefulness=usefulness, garbled=0.0, length_ratio=1.0, loss=loss, grain=1 / 11
+        )
+        return Checkpoint(step=step, files={}, score=found, within_limits=True)
+
+    assert choose([sampled(10, 1.0, 0.5), sampled(36, 10 / 11, 0.1)])[0].step == 36
+    assert choose([sampled(10, 1.0, 0.5), sampled(36, 9 / 11, 0.1)])[0].step == 10
+
+
 def test_a_checkpoint_past_a_limit_is_never_chosen() -> None:
     assert choose([of(10, 0.5, 0.5), of(20, 1, 1, within=False)])[0].step == 10
     with pytest.raises(TrainingError, match="no checkpoint is within the limits"):
