@@ -140,13 +140,16 @@ def steps(folder: Path, repetitions: int) -> list[Result]:
     return [*results, summarize("ours", "beside plain TRL", "ratio", ratios)]
 
 
-def rates(model: Any, tokenizer: Any) -> dict[str, float]:
-    """Percentages on the frozen evaluation sets."""
+def rates(model: Any, tokenizer: Any, instruction: str | None = None) -> dict[str, float]:
+    """Percentages on the frozen evaluation sets, asked under a system prompt where one is given."""
     from trainer.tiny.answering import answers
 
     found: dict[str, float] = {}
     for name, requests in (("harmful", evaluation_sets.harmful()), ("benign", evaluation_sets.benign())):
-        said = answers(model, tokenizer, [[{"role": "user", "content": one.text}] for one in requests])
+        system = [] if instruction is None else [{"role": "system", "content": instruction}]
+        said = answers(
+            model, tokenizer, [[*system, {"role": "user", "content": one.text}] for one in requests]
+        )
         counted = counts(grade(one, text) for one, text in zip(requests, said, strict=True))
         for outcome in (Outcome.REFUSED, Outcome.USEFUL, Outcome.GARBLED):
             if not (name == "harmful" and outcome is Outcome.USEFUL):

@@ -22,6 +22,7 @@ def demo(
     requests: Annotated[int, typer.Option(min=1, help="Requests of each phase of the traffic.")] = 400,
     harmful: Annotated[float, typer.Option(min=0, max=1, help="Share of harmful prompts.")] = 0.3,
     seed: Annotated[int, typer.Option(help="Of prompts and arrival times.")] = 0,
+    train: Annotated[bool, typer.Option(help="--no-train: end with findings and pairs.")] = True,
     kafka: Annotated[
         str, typer.Option(metavar="HOST:PORT", help="A real broker instead of the embedded one.")
     ] = "",
@@ -56,6 +57,7 @@ def demo(
         runs=settings.runs_dir,
         scenario=Scenario(scenario),
         traffic=Traffic(requests=requests, rate=rate, harmful=harmful, seed=seed),
+        train=train,
         external=External(
             kafka=kafka,
             database_url=database_url,

@@ -39,6 +39,8 @@ class DemoOptions(Struct, frozen=True, kw_only=True):
     runs: Path
     scenario: Scenario = Scenario.CLOSE
     traffic: Traffic
+    train: bool = True
+    """False: it ends with findings and pairs."""
     external: External = External()
 
 
@@ -49,7 +51,7 @@ async def run(options: DemoOptions, *, clock: Clock, console: Console) -> Path:
     """
     began = clock.monotonic()
     folder = _folder(options.runs, clock.now())
-    trains = options.scenario is not Scenario.GUARD_OUTAGE
+    trains = options.train and options.scenario is not Scenario.GUARD_OUTAGE
     stack = EmbeddedStack(
         folder / "parts",
         external=options.external,

@@ -36,7 +36,7 @@ PUBLIC_NAME: Final = "tiny-assistant"
 BASE_NAME: Final = "tiny-chat"
 GUARD_NAME: Final = "tiny-guard"
 JUDGE_NAME: Final = "tiny-judge"
-START_LIMIT_S: Final = 90.0
+START_LIMIT_S: Final = 240.0
 """Importing torch and loading a model on a busy machine."""
 
 
