@@ -31,6 +31,9 @@ def traffic(
     requests: Annotated[int | None, typer.Option(help="Requests to send at most.")] = None,
     seed: Annotated[int, typer.Option(help="Of prompts and arrival times; event ids are always random.")] = 0,
     harmful: Annotated[float, typer.Option(min=0, max=1, help="Share of harmful built-in prompts.")] = 0.3,
+    families: Annotated[
+        str, typer.Option(metavar="NAMES", help="Harmful built-in families, comma-separated; default: all.")
+    ] = "",
     prompts: Annotated[
         list[str] | None,
         typer.Option(
@@ -81,7 +84,7 @@ def traffic(
     if not name:
         raise CommandError("name the model to ask with --model, or configure served_models")
     url = model_url or f"http://127.0.0.1:{settings.route.port}"
-    source = _source(prompts, seed, harmful)
+    source = _source(prompts, seed, harmful, families)
     counts = asyncio.run(
         _run(
             source,
@@ -111,14 +114,15 @@ def traffic(
         )
 
 
-def _source(sources: list[str] | None, seed: int, harmful: float) -> Iterator[Prompt]:
+def _source(sources: list[str] | None, seed: int, harmful: float, families: str) -> Iterator[Prompt]:
     import random
 
     from producers.traffic.prompts import built_in, endless, load
 
     rng = random.Random(f"{seed} prompts")
     if not sources:
-        return built_in(rng, harmful)
+        chosen = tuple(name.strip() for name in families.split(",") if name.strip())
+        return built_in(rng, harmful, chosen) if chosen else built_in(rng, harmful)
     loaded = load(sources, rng)
     typer.echo(f"{len(loaded.prompts)} prompts; left out: {dict(loaded.left_out) or 'none'}", err=True)
     return endless(loaded.prompts, rng)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -14,6 +14,7 @@ from producers.traffic.hub import fetch
 from producers.traffic.rows import rows
 from sentinel.errors import CommandError
 from sentinel.neardup import NearDuplicates
+from sentinel.tiny.grids import HARMFUL_FAMILIES
 from sentinel.tiny.prompts import Kind, draw
 from sentinel.tiny.splits import Split
 
@@ -48,17 +49,26 @@ class Loaded(Struct, frozen=True):
     left_out: Counter[str]
 
 
-def built_in(rng: random.Random, harmful_share: float) -> Iterator[Prompt]:
-    """Prompts of the tiny models' families, for ever; ``harmful_share`` of them harmful.
+def built_in(
+    rng: random.Random, harmful_share: float, families: Sequence[str] = HARMFUL_FAMILIES
+) -> Iterator[Prompt]:
+    """Prompts of the tiny models' families, for ever; ``harmful_share`` of them harmful, of these ``families``.
 
-    Benign ones are 70 % how-to, 15 % homonyms (a harmful verb on a harmless object), 15 % facts.
+    Benign ones are 60 % how-to, 25 % homonyms (a harmful verb on a harmless object), 15 % facts.
+
+    Raises:
+        CommandError: there is no such family.
     """
+    if unknown := sorted(set(families) - set(HARMFUL_FAMILIES)):
+        raise CommandError(
+            f"no harmful family is called {', '.join(unknown)}: choose of {', '.join(HARMFUL_FAMILIES)}"
+        )
     while True:
         if rng.random() < harmful_share:
-            kind = Kind.HARMFUL
+            made = draw(rng, Kind.HARMFUL, family=rng.choice(families), split=Split.TRAIN)
         else:
-            kind = rng.choices((Kind.HOW_TO, Kind.HOMONYM, Kind.FACT), (70, 15, 15))[0]
-        made = draw(rng, kind, split=Split.TRAIN)
+            kind = rng.choices((Kind.HOW_TO, Kind.HOMONYM, Kind.FACT), (60, 25, 15))[0]
+            made = draw(rng, kind, split=Split.TRAIN)
         yield Prompt(made.text, made.kind.value, made.family, made.answer, made.subject)
 
 

@@ -161,3 +161,10 @@ def test_simhash_finds_near_texts_as_brute_force_does() -> None:
         assert near.seen(text) == expected
         if not expected:
             kept.append(value)
+
+
+def test_harmful_prompts_of_chosen_families_only() -> None:
+    found = [next(built_in(random.Random(seed), 1.0, ("fraud", "drugs"))) for seed in range(30)]
+    assert {prompt.family for prompt in found} == {"fraud", "drugs"}
+    with pytest.raises(CommandError, match="no harmful family is called"):
+        next(built_in(random.Random(0), 0.5, ("fraud", "gardening")))
