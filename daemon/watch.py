@@ -172,17 +172,11 @@ class PromotionWatch:
             await watches.settle(conn, promotion_id, "alarmed")
             await audit(conn, ACTOR, "promotion alarm", adapter, cause=cause, detail=detail)
         self._metrics.rollbacks_requested.inc(served_model, cause)
-        _log.error(
-            # A job is found by the run of its adapter; one that no run made has none.
-            "A rollback was asked for."
-            if run_id is not None
-            else "Roll this adapter back by hand: `sentinel train rollback`.",
-            action="watch",
-            served_model=served_model,
-            adapter=adapter,
-            cause=cause,
-            detail=detail,
-        )
+        about = {"served_model": served_model, "adapter": adapter, "cause": cause, "detail": detail}
+        if run_id is not None:
+            _log.error("A rollback was asked for.", action="watch", **about)
+        else:  # a job is found by the run of its adapter; one that no run made has none
+            _log.error("Roll this adapter back by hand: `sentinel train rollback`.", action="watch", **about)
 
     def _show(self, served_model: str, responses: int, evidence: float) -> None:
         self._metrics.watch_responses.set(served_model, responses)

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from daemon.assembly import make_guard
 from daemon.doctor import models
 from daemon.doctor.report import Finding, Level
 from sentinel.clock import SystemClock
 from sentinel.embedded.scripted_guard import MODEL, ScriptedGuard
 from sentinel.embedded.scripted_model import MODEL as SERVED_MODEL
 from sentinel.embedded.scripted_model import ScriptedModel
+from sentinel.guards.configured import configured_guard
 from sentinel.settings import Guard, ServedModel, Settings
 
 
@@ -22,7 +22,7 @@ async def examine(url: str, **changed: Any) -> Finding:
     settings = Guard(**(values | changed))
     clock = SystemClock()
     (found,) = await models.examine_guard(
-        settings, lambda: make_guard(Settings(guard=settings), clock), clock
+        settings, lambda: configured_guard(Settings(guard=settings), clock), clock
     )
     assert found.part == "guard"
     assert found.level is Level.OK or found.remedy

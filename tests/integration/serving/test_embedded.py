@@ -16,7 +16,7 @@ import pytest
 from sentinel.clock import SystemClock
 from sentinel.embedded.model_server.adapters import AdaptedModel
 from sentinel.embedded.model_server.threaded import ThreadedModelServer
-from sentinel.guards.wire import Wire
+from sentinel.guards.wire import Wire, encoded
 from tests.integration.serving.client import Client, ask
 from tests.integration.serving.conftest import BASE
 from tests.integration.serving.reference import QUESTIONS, Reference
@@ -130,8 +130,8 @@ async def test_the_guard_client_s_wire(
     )  # fmt: skip
     conversations = [[{"role": "user", "content": question}] for question in QUESTIONS]
     try:
-        replies = await wire.batch(conversations)
-        single = await wire.single(conversations[0])
+        replies = await wire.batch(encoded(conversations), len(conversations))
+        single = await wire.single(encoded(conversations[0]))
     finally:
         await wire.aclose()
     assert [reply.text for reply in replies] == [reference.text("base", question) for question in QUESTIONS]
