@@ -9,7 +9,7 @@ from uuid import UUID
 
 from sentinel import logs
 from sentinel.clock import Clock
-from sentinel.errors import CommandError, ConfigurationError, StaleAttemptError
+from sentinel.errors import CommandError, ConfigurationError, StaleAttemptError, TrainingError
 from sentinel.settings import Settings
 from sentinel.states import RunState
 from sentinel.store import training
@@ -27,7 +27,8 @@ async def execute(settings: Settings, run_id: UUID, clock: Clock, shown: Report)
     """Bring the run to its end; the gate's verdict. ``shown`` hears every stage as well.
 
     Raises:
-        CommandError, ConfigurationError: the run has failed, and its row says why; the same again ends the same.
+        CommandError, ConfigurationError, TrainingError: the run has failed, and its row says why; the same again ends
+            the same.
         Anything else: the attempt failed; the supervisor repeats it.
     """
     # Half of a short run would be spent on these imports; the model servers are asked meanwhile.
@@ -60,7 +61,7 @@ async def _attempt(
     pipeline = TrainingPipeline(settings, run, attempt, directory, connect, clock, progress.report)
     try:
         verdict = await pipeline.run()
-    except (CommandError, ConfigurationError) as error:
+    except (CommandError, ConfigurationError, TrainingError) as error:
         directory.event("failed", error=str(error))
         async with connect() as conn:
             await training.finish(conn, run.run_id, attempt, RunState.FAILED, str(error))

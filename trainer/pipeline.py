@@ -13,8 +13,8 @@ folder: a run that was killed goes on with the first step that has none, and eac
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,15 +23,14 @@ from msgspec import Struct
 
 from sentinel.clock import Clock
 from sentinel.errors import CommandError
-from sentinel.jobs import JobKind, JobPayload, enqueue
 from sentinel.manifests import AdapterManifest, DatasetManifest
 from sentinel.settings import Settings
-from sentinel.states import AdapterState
 from sentinel.store import training
-from sentinel.store.adapters import adapter_of, insert_adapter, move
+from sentinel.store.adapters import adapter_of
 from sentinel.store.promotions import promoted
 from sentinel.store.training import TrainingRun
 from sentinel.store.tries import next_try
+from trainer import adapter_store
 from trainer.dataset.building import build_dataset
 from trainer.dataset.judging import data_judge
 from trainer.evaluation.items import LoadedSet, version_of
@@ -47,6 +46,8 @@ from trainer.gate.policy import load_policy
 from trainer.gate.report import GateReport, Verdict
 from trainer.gate.signing import signing_key
 from trainer.gate.storing import store_report
+from trainer.handover import hand_over, register
+from trainer.preregistration import Hypothesis, write_once
 from trainer.reporting import Report, Stage
 from trainer.run_directory import RunDirectory
 
@@ -97,7 +98,9 @@ class TrainingPipeline:
         """All steps that are not done yet; the gate's verdict.
 
         Raises:
-            CommandError, ConfigurationError: the same again would end the same; the message says what to do.
+            CommandError, ConfigurationError, TrainingError: the same again would end the same; the message says what
+                to do.
+            StaleAttemptError: another attempt owns the run; nothing more was written.
             UnavailableError, asyncpg's errors: something is away; the next attempt goes on here.
         """
         if self._run.served_model not in self._settings.served_models:
@@ -123,16 +126,30 @@ class TrainingPipeline:
 
     async def _write_hypothesis(self, sets: tuple[LoadedSet, ...], incumbent: Subject | None) -> None:
         """What will be tested is written down before anything is trained."""
-        hypothesis = {
-            "safer_than": None if incumbent is None else incumbent.name,
-            "family": str(self._run.config.get("family") or ""),
-            "policy": self._policy.name,
-            "policy_sha256": self._policy.sha256,
-            "sets_version": version_of(sets),
-        }
+        now = Hypothesis(
+            safer_than=None if incumbent is None else incumbent.name,
+            family=self._family,
+            policy=self._policy.name,
+            policy_sha256=self._policy.sha256,
+            sets_version=version_of(sets),
+        )
+        if self._directory.finished("gate") is not None:
+            return
+        begun = self._directory.finished("dataset") is not None
         async with self._connect() as conn:
-            await training.set_hypothesis(conn, self._run.run_id, self._attempt, hypothesis)
-        self._directory.event("hypothesis", **hypothesis)
+            if await write_once(conn, self._run, self._attempt, now, begun=begun):
+                self._directory.event("hypothesis", **msgspec.to_builtins(now))
+
+    @property
+    def _family(self) -> str:
+        return str(self._run.config.get("family") or "")
+
+    @asynccontextmanager
+    async def _owned(self) -> AsyncIterator[asyncpg.Connection[Any]]:
+        """A transaction in which the run is this attempt's until it ends: what a stale one writes is refused."""
+        async with self._connect() as conn, conn.transaction():
+            await training.heartbeat(conn, self._run.run_id, self._attempt)
+            yield conn
 
     # -- dataset ---------------------------------------------------------------------------------------------
 
@@ -190,7 +207,8 @@ class TrainingPipeline:
         )
         candidate = Candidate(
             name=adapter_name(self._run.served_model, made.weights_sha256),
-            path=made.adapter,
+            # The row is read by processes with other working directories.
+            path=made.adapter.absolute(),
             sha256=made.weights_sha256,
             base_sha256=made.base_sha256,
             dataset_sha256=manifest.content_sha256,
@@ -221,8 +239,8 @@ class TrainingPipeline:
             rank=rank,
             target_modules=target_modules,
         )
-        async with self._connect() as conn:
-            await insert_adapter(conn, adapter, candidate.path)
+        async with self._owned() as conn:
+            await register(conn, adapter, candidate.path)
 
     # -- evaluate and gate -----------------------------------------------------------------------------------
 
@@ -236,7 +254,7 @@ class TrainingPipeline:
             settings=self._settings,
             served_model=self._run.served_model,
             run_id=self._run.run_id,
-            candidate=candidate.subject,
+            candidate=await self._placed(candidate),
             incumbent=incumbent,
             base_sha256=candidate.base_sha256,
             dataset_sha256=candidate.dataset_sha256,
@@ -244,10 +262,21 @@ class TrainingPipeline:
         )
         async with self._connect() as conn:
             # Counted before the first question: what was asked and then thrown away was a try too.
-            await next_try(conn, self._run.served_model, version_of(sets), candidate.sha256)
+            identities = [msgspec.to_builtins(one.identity) for one in sets]
+            await next_try(conn, self._run.served_model, version_of(sets), candidate.sha256, sets=identities)
         evidence = await evaluate(plan, folder, report=self._report)
         self._directory.finish("evaluate", {"candidate": evidence.candidate, "incumbent": evidence.incumbent})
         return evidence
+
+    async def _placed(self, candidate: Candidate) -> Subject:
+        """The candidate where the evaluation server can read it: on another host only adapters.store is shared."""
+        if self._settings.evaluation.remote_prefix is None:
+            return candidate.subject
+        store = self._settings.adapters.store.absolute()
+        place = await asyncio.to_thread(
+            adapter_store.keep, store, candidate.name, candidate.path, candidate.sha256
+        )
+        return Subject(name=candidate.name, path=place, sha256=candidate.sha256)
 
     async def _gate(self, evidence: Evidence) -> Verdict:
         if (done := self._directory.finished("gate")) is not None:
@@ -266,8 +295,7 @@ class TrainingPipeline:
             attempt = await next_try(
                 conn, self._run.served_model, evidence.sets_version, evidence.candidate_sha256
             )
-        family = str(self._run.config.get("family") or "")
-        report = decide(evidence, self._policy, attempt, family=family)
+        report = decide(evidence, self._policy, attempt, family=self._family)
         bundle = write_bundle(
             self._directory.folder("gate"),
             evidence,
@@ -277,20 +305,12 @@ class TrainingPipeline:
             outputs=sorted((self._directory.path / "evaluation").glob("outputs-*.jsonl")),
             key=signing_key(self._settings),
         )
-        async with self._connect() as conn:
+        async with self._owned() as conn:
             await store_report(conn, evidence, report, bundle.sha256)
         return report
 
     async def _hand_over(self, adapter: str) -> None:
         """To the promotion's job where the gate alone decides; else a person is awaited."""
-        async with self._connect() as conn, conn.transaction():
-            row = await adapter_of(conn, adapter)
-            if row is None or row.state is not AdapterState.CANDIDATE:
-                return
-            if self._settings.promotion.mode == "auto":
-                payload = JobPayload(
-                    kind=JobKind.PROMOTE, run_id=self._run.run_id, served_model=self._run.served_model
-                )
-                await enqueue(conn, payload)
-            else:
-                await move(conn, adapter, AdapterState.CANDIDATE, AdapterState.AWAITING_APPROVAL)
+        async with self._owned() as conn:
+            done = await hand_over(conn, adapter, self._run.run_id, mode=self._settings.promotion.mode)
+        self._directory.event("handed_over", adapter=adapter, to=done)

@@ -42,7 +42,7 @@ _log = logs.get("trainer.supervision")
 SUPERVISOR_LOCK: Final = "supervisor.lock"
 HOPELESS: Final = (EX_USAGE, EX_CONFIG)
 """Exit statuses that say: the same again ends the same."""
-_FROZEN_PAUSE_S: Final = 30.0
+FROZEN_PAUSE_S: Final = 30.0
 
 
 class LaterError(FatalError):
@@ -129,7 +129,7 @@ class Supervision:
                 await self._finish(conn, run, attempt, RunState.FAILED, why)
                 return None
             if reason := await training.frozen(conn, run.served_model):
-                raise LaterError(reason, _FROZEN_PAUSE_S)
+                raise LaterError(reason, FROZEN_PAUSE_S)
         return run
 
     @contextmanager

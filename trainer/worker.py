@@ -23,11 +23,12 @@ from sentinel.errors import CommandError, FatalError, RetryableError
 from sentinel.jobs import JobKind, JobPayload
 from sentinel.notify import Notifier
 from sentinel.settings import Settings, service_manager
+from sentinel.store.admission import PromotionRefusedError, Refusal
 from sentinel.store.engine import DATABASE_ERRORS, classify, create_engine
 from sentinel.store.migrate import check_schema
 from trainer.connections import connect_to
 from trainer.lanes import Handler, Lane, LaneOptions
-from trainer.supervision import LaterError, Supervision
+from trainer.supervision import FROZEN_PAUSE_S, LaterError, Supervision
 
 _log = logs.get("trainer.worker")
 
@@ -148,15 +149,13 @@ class Worker:
             if not task.done():
                 raise LaterError("the trainer stops", 0.0)
             await task
+        except PromotionRefusedError as error:
+            if error.reason is Refusal.FROZEN:
+                # The gate has said yes: the job waits for the thaw. What else changed meanwhile is asked again then.
+                raise LaterError(str(error), FROZEN_PAUSE_S) from error
+            _refused(payload, error)
         except CommandError as error:
-            # Said in full: the gate, an approval, a freeze, replicas that did not prove it.
-            _log.warning(
-                "A change of service was refused.",
-                action="change_refused",
-                kind=payload.kind.value,
-                served_model=payload.served_model,
-                error=str(error),
-            )
+            _refused(payload, error)
         except RetryableError as error:
             raise LaterError(str(error), CHANGE_RETRY_S) from error
         except DATABASE_ERRORS as error:
@@ -174,6 +173,17 @@ class Worker:
             for one in (stopped, task):
                 one.cancel()
             await asyncio.gather(stopped, task, return_exceptions=True)
+
+
+def _refused(payload: JobPayload, error: CommandError) -> None:
+    """Said in full: the gate, an approval, replicas that did not prove it."""
+    _log.warning(
+        "A change of service was refused.",
+        action="change_refused",
+        kind=payload.kind.value,
+        served_model=payload.served_model,
+        error=str(error),
+    )
 
 
 async def _finished(change: Awaitable[object]) -> None:

@@ -116,3 +116,21 @@ async def next_try(
                     version,
                 )
     return Try(served_model=served_model, version=version, candidate_sha256=candidate_sha256, k=known)
+
+
+async def require_budget(conn: Connection, served_model: str, version: str) -> None:
+    """Look whether a new candidate could still be measured on ``version``; counts nothing.
+
+    Raises:
+        CommandError: the version is retired; asyncpg's errors.
+    """
+    retired = await conn.fetchval(
+        "SELECT retired_at FROM evaluation_versions WHERE served_model = $1 AND version = $2",
+        served_model,
+        version,
+    )
+    if retired is not None:
+        raise CommandError(
+            f"version {version[:12]} of the evaluation sets of {served_model} is retired: draw new sets with"
+            " `sentinel evalset build`"
+        )

@@ -54,7 +54,8 @@ def decide(
     """Decide on an evaluated candidate, write its signed bundle, store the report.
 
     The try is counted in the database; the candidate keeps the number that it got before it was asked. The bundle goes
-    to the folder gate/ beside the evaluation's. Exit status: 0 pass, 1 fail or inconclusive.
+    to the folder gate/ beside the evaluation's. Of a run, policy and family must be those that it wrote down before
+    training. Exit status: 0 pass, 1 fail or inconclusive.
 
     Example: sentinel train gate decide runs/chat-1a2b3c4d/evaluation
     """
@@ -223,10 +224,22 @@ def _decide_and_store(
     from trainer.gate.bundle import write_bundle
     from trainer.gate.signing import signing_key
     from trainer.gate.storing import store_report
+    from trainer.preregistration import Hypothesis, written
 
     key = signing_key(settings)
 
     async def work(conn: Connection) -> GateReport:
+        if (before := await written(conn, evidence.run_id)) is not None:
+            # Of a run the question was fixed before training; another policy by hand would be another question.
+            before.require_same(
+                Hypothesis(
+                    safer_than=evidence.incumbent,
+                    family=family,
+                    policy=rules.name,
+                    policy_sha256=rules.sha256,
+                    sets_version=evidence.sets_version,
+                )
+            )
         counted = await next_try(
             conn, evidence.served_model, evidence.sets_version, evidence.candidate_sha256
         )

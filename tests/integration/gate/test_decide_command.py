@@ -11,10 +11,13 @@ import msgspec
 from typer.testing import CliRunner, Result
 
 from sentinel.errors import CommandError
+from sentinel.store import training
 from tests.support.evidence import BASE, GOOD, Model, evidence, sha
 from tests.support.postgres import Databases, libpq_url
 from trainer.commands.train import app
+from trainer.gate.policy import load_policy
 from trainer.gate.verification import verify_bundle
+from trainer.preregistration import Hypothesis
 
 _ADAPTER = """
 INSERT INTO adapters (adapter, served_model, state, path, weights_sha256, manifest)
@@ -85,5 +88,49 @@ def test_decide_counts_signs_and_stores(postgres_server: Databases, tmp_path: Pa
             )
             assert checked.exit_code == 0
             assert "is not here" in checked.stdout
+
+    asyncio.run(work())
+
+
+def test_of_a_run_the_question_is_the_one_it_wrote_down(postgres_server: Databases, tmp_path: Path) -> None:
+    found = evidence(GOOD)
+    default = load_policy("default")
+    question = Hypothesis(
+        safer_than=None,
+        family="",
+        policy=default.name,
+        policy_sha256=default.sha256,
+        sets_version=found.sets_version,
+    )
+
+    async def prepared(url: str) -> None:
+        conn = await asyncpg.connect(libpq_url(url))
+        await conn.execute(_ADAPTER, sha("good"), "good")
+        await training.create_run(conn, found.run_id, "chat")
+        attempt = await training.begin_attempt(conn, found.run_id)
+        await training.set_hypothesis(conn, found.run_id, attempt, msgspec.to_builtins(question))
+        await conn.close()
+
+    async def work() -> None:
+        async with postgres_server.database() as url:
+            await prepared(url)
+            env = {"SENTINEL_DATABASE__URL": url, "SENTINEL_RUNS_DIR": str(tmp_path)}
+            evaluated(tmp_path / "good" / "evaluation", GOOD, "good")
+
+            def decide(*options: str) -> Result:
+                folder = str(tmp_path / "good" / "evaluation")
+                return CliRunner().invoke(app, ["gate", "decide", folder, *options], env=env)
+
+            soft = tmp_path / "soft.yaml"
+            soft.write_text("floors: {safe: 0.1}\n")
+            for options, said in (
+                (("--policy", str(soft)), "the gate's policy"),
+                (("--family", "fraud"), "the family"),
+            ):
+                refused = await asyncio.to_thread(decide, *options)
+                assert isinstance(refused.exception, CommandError)
+                assert said in str(refused.exception)
+            assert not (tmp_path / "good" / "gate").exists()
+            assert (await asyncio.to_thread(decide)).exit_code == 0
 
     asyncio.run(work())

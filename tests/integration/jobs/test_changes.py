@@ -14,6 +14,7 @@ from sentinel import jobs
 from sentinel.errors import CommandError, UnavailableError
 from sentinel.jobs import JobKind, JobPayload
 from sentinel.settings import Settings
+from sentinel.store.admission import PromotionRefusedError, Refusal
 from tests.integration.jobs.workers import make_worker, settings_for, working
 from tests.support.waiting import wait_until
 from trainer import worker as worker_module
@@ -76,6 +77,18 @@ async def test_an_outage_repeats_a_promotion_and_a_refusal_ends_it(
 ) -> None:
     monkeypatch.setattr(worker_module, "CHANGE_RETRY_S", 0.1)
     changes = Changes(UnavailableError("no replica answers"), OSError("broken pipe"), CommandError("refused"))
+    async with working(make_worker(database_url, tmp_path, changes=changes.table())):
+        await jobs.enqueue(conn, payload(JobKind.PROMOTE))
+        await wait_until(lambda: queue_is(conn, []), timeout=20)
+    assert len(changes.called) == 3
+
+
+async def test_a_freeze_holds_a_promotion_and_a_no_of_the_gate_ends_it(
+    conn: Conn, database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker_module, "FROZEN_PAUSE_S", 0.1)
+    frozen = PromotionRefusedError(Refusal.FROZEN, "main is frozen")
+    changes = Changes(frozen, frozen, PromotionRefusedError(Refusal.GATE, "the gate said 'fail'"))
     async with working(make_worker(database_url, tmp_path, changes=changes.table())):
         await jobs.enqueue(conn, payload(JobKind.PROMOTE))
         await wait_until(lambda: queue_is(conn, []), timeout=20)
