@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sentinel.command_line import settings_of
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
 
 
 def finetune(
+    context: typer.Context,
     dataset: Annotated[
         Path, typer.Option(metavar="DIR", help="Folder with train.jsonl and validation.jsonl.")
     ],
@@ -31,8 +34,8 @@ def finetune(
     """Train a LoRA or QLoRA adapter by DPO or SFT.
 
     Stopped and started again with the same options it goes on from its last checkpoint. The checkpoint is chosen by
-    the model's answers to validation prompts. Several GPUs: accelerate launch --config_file
-    configs/accelerate/ddp.yaml -m daemon.cli train finetune …
+    the model's answers to validation prompts, graded as evaluation.primary and evaluation.utility say. Several GPUs:
+    accelerate launch --config_file configs/accelerate/ddp.yaml -m daemon.cli train finetune …
 
     Example: sentinel train finetune --dataset runs/a/dataset --base ./tiny-chat --recipe tiny --out runs/a/finetune
     """
@@ -46,7 +49,9 @@ def finetune(
     from trainer.finetune.run import finetune as run
     from trainer.reporting import silent
     from trainer.run_directory import RunDirectory
+    from trainer.scorers.grader import make_grader
 
+    grader = make_grader(settings_of(context))
     wanted = load_recipe(recipe)
     with quiet():
         from accelerate import PartialState
@@ -58,7 +63,7 @@ def finetune(
         if first:
             stack.enter_context(RunDirectory.hold(out, SystemClock()))
             report = stack.enter_context(Bar("fine-tune")).report
-        made = run(dataset, base, wanted, out, seed=seed, grader=None, report=report)
+        made = run(dataset, base, wanted, out, seed=seed, grader=grader, report=report)
     if not first:
         return
     if as_json:

@@ -10,10 +10,14 @@ from typer.testing import CliRunner
 
 from benchmarks import tiny_pairs
 from sentinel.errors import CommandError, TrainingError
+from sentinel.tiny.evaluation_sets import benign
 from trainer.commands.train import app
 from trainer.compose import Part, compose
+from trainer.finetune import run as finetune_run
 from trainer.finetune.naming import adapter_name
 from trainer.finetune.outcome import Finetuned
+from trainer.finetune.rows import Turn
+from trainer.finetune.validation import Grader, ValidationItem
 
 Run = tuple[Path, Finetuned]
 
@@ -105,3 +109,24 @@ def test_the_finetune_command_shows_what_a_run_made(finished: Run, tmp_path: Pat
     assert made.weights_sha256[:12] in done.output
     assert "done before" in done.output
     assert adapter_name("tiny", made.weights_sha256) == f"tiny-{made.weights_sha256[:12]}"
+
+
+def test_the_finetune_command_grades_as_the_settings_say(
+    finished: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (request, *_) = benign()
+    item = ValidationItem(
+        item="1", kind="utility", family="", prompt=(Turn(role="user", content=request.text),), chosen="x"
+    )
+    graded = []
+
+    def capture(*_: object, grader: Grader, **__: object) -> Finetuned:
+        graded.append(grader([item], ["Something else altogether is said here."])[0].useful)
+        return finished[1]
+
+    monkeypatch.setattr(finetune_run, "finetune", capture)
+    arguments = ["finetune", "--dataset", "d", "--base", "b", "--recipe", "tiny"]
+    for place, env in enumerate(({}, {"SENTINEL_EVALUATION__UTILITY": "grammar"})):
+        done = CliRunner().invoke(app, [*arguments, "--out", str(tmp_path / str(place))], env=env)
+        assert done.exit_code == 0, done.output
+    assert graded == [None, False], "nobody tells utility, and the tiny grammar does"
