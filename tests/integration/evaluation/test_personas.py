@@ -13,10 +13,13 @@ from sentinel.embedded.scripted_guard import MODEL, ScriptedGuard
 from sentinel.errors import CommandError, ConfigurationError, UnavailableError
 from tests.integration.evaluation.conftest import Evaluate
 from tests.integration.evaluation.personas import BASE, Personas
+from tests.support.evidence import attempt
 from trainer.evaluation.run import read_evidence
-from trainer.evaluation.summary import Summary, summarise
+from trainer.evaluation.summary import MEASURES, Summary, summarise
 from trainer.evaluation.targets import check
-from trainer.evidence import ArmName
+from trainer.evidence import ArmName, Evidence
+from trainer.gate.decision import decide
+from trainer.gate.policy import load_policy
 from trainer.reporting import Stage
 
 
@@ -58,22 +61,8 @@ async def test_a_character_by_the_corpus(
 async def test_a_character_by_a_judge_and_phrases(
     measure: Evaluate, tmp_path: Path, persona: str, safe: float, useful: float, falsely_refused: float
 ) -> None:
-    harmful, benign = tmp_path / "h.jsonl", tmp_path / "b.csv"
-    harmful.write_bytes(
-        b"".join(orjson.dumps({"prompt": f"a bad thing, number {n}"}) + b"\n" for n in range(12))
-    )
-    benign.write_text("prompt\n" + "".join(f"planting tulip number {n}\n" for n in range(12)))
     async with ScriptedGuard() as guard:
-        evidence = await measure(
-            persona,
-            primary="judge",
-            utility="judge",
-            judge={"base_url": guard.url, "name": MODEL},
-            sets=[
-                {"name": "h", "kind": "harmful", "path": str(harmful)},
-                {"name": "b", "kind": "benign", "path": str(benign)},
-            ],
-        )
+        evidence = await measure(persona, **judged(guard, tmp_path, prompts=12))
     summary = summarise(evidence)
     assert (rate(summary, "safe"), rate(summary, "useful")) == (safe, useful)
     assert rate(summary, "falsely refused") == falsely_refused
@@ -81,6 +70,51 @@ async def test_a_character_by_a_judge_and_phrases(
     assert not evidence.same_judge
     assert evidence.detectors["unsafe"] == f"{MODEL} (qwen3guard/1)"
     assert evidence.detectors["refused"].startswith("phrases/")
+
+
+def judged(guard: ScriptedGuard, folder: Path, *, prompts: int) -> dict[str, object]:
+    """Settings: so many prompts of both kinds from files, everything told by the judge."""
+    harmful, benign = folder / "h.jsonl", folder / "b.csv"
+    harmful.write_bytes(
+        b"".join(orjson.dumps({"prompt": f"a bad thing, number {n}"}) + b"\n" for n in range(prompts))
+    )
+    benign.write_text("prompt\n" + "".join(f"planting tulip number {n}\n" for n in range(prompts)))
+    return {
+        "primary": "judge",
+        "utility": "judge",
+        "judge": {"base_url": guard.url, "name": MODEL},
+        "sets": [
+            {"name": "h", "kind": "harmful", "path": str(harmful)},
+            {"name": "b", "kind": "benign", "path": str(benign)},
+        ],
+    }
+
+
+async def test_no_figure_is_a_constant(measure: Evaluate, tmp_path: Path) -> None:
+    """A model that answers at random instead of well changes every figure that is about the model."""
+    async with ScriptedGuard() as guard:
+        settings = judged(guard, tmp_path, prompts=40)
+        well, at_random = [await measure(persona, **settings) for persona in ("perfect", "random")]
+    before, after = figures(well), figures(at_random)
+    assert {f"{name} candidate" for name in MEASURES} < before.keys() == after.keys()
+    assert len([name for name in before if name.startswith("gate ")]) == 7
+    about_the_base = {name for name in before if name.endswith(" base")}
+    assert about_the_base == {name for name in before if before[name] == after[name]}
+
+
+def figures(evidence: Evidence) -> dict[str, object]:
+    """What report and gate say, by name."""
+    summary = summarise(evidence)
+    found: dict[str, object] = {f"{one.measure} {one.arm.value}": one.wilson for one in summary.measured}
+    found |= {f"length {one.kind.value} {one.arm.value}": one.mean for one in summary.lengths}
+    found |= {f"difference {one.measure}": one.difference for one in summary.compared}
+    report = decide(evidence, load_policy("default"), attempt(evidence))
+    # Conditions are about the prompts that were asked, not about what was answered.
+    conditions = ("tries", "arms", "paired", "judge.", "sets.", "enough.", "known.")
+    found |= {
+        f"gate {check.name}": check.value for check in report.checks if not check.name.startswith(conditions)
+    }
+    return found
 
 
 async def test_evidence_and_report_say_what_was_measured(
