@@ -97,7 +97,7 @@ class Evidence(Struct, frozen=True, kw_only=True):
     """Hash over the hashes of all sets: the version whose tries are counted."""
     arms: tuple[Arm, ...]
     engine: dict[str, str]
-    """Server name, version, dtype."""
+    """Server name, version, dtype; ``replicas``: ``same``, ``none``, or what runs there instead."""
     sampling: dict[str, str]
     seed: int
     detectors: dict[str, str]

@@ -37,7 +37,7 @@ from trainer.evaluation.page import write_report
 from trainer.evaluation.perplexity import reference_perplexity
 from trainer.evaluation.plan import EvaluationPlan
 from trainer.evaluation.probing import probe_questions
-from trainer.evaluation.server import engine_of, serving
+from trainer.evaluation.server import engine_of, replicas_beside, serving
 from trainer.evidence import Arm, ArmName, Evidence
 from trainer.reporting import Report, Stage
 from trainer.run_directory import replace_file
@@ -129,8 +129,9 @@ class _Evaluation:
                     perplexity[one.name] = await reference_perplexity(server.asker, one.model, plan.sets)
             self._say("recording probes")
             probes = await server.probes(plan.candidate.name, self._questions())
+            replicas = await replicas_beside(settings, plan.served_model, engine)
         arms = await self._arms(kept, keys, perplexity)
-        evidence = self._evidence(engine, arms, probes)
+        evidence = self._evidence({**engine, "replicas": replicas}, arms, probes)
         replace_file(self.folder / EVIDENCE, msgspec.json.encode(evidence))
         self._say("writing the report")
         # In a thread: exact intervals take a second, and the run's heartbeat goes on meanwhile.

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from sentinel.settings import Settings
 
 UNKNOWN: Final = "unknown"
+SAME: Final = "same"
 
 
 class EvaluationServer:
@@ -146,3 +147,31 @@ async def engine_of(asker: Asker, dtype: str) -> dict[str, str]:
         "version": told.get("version", UNKNOWN),
         "dtype": told.get("dtype") or dtype or UNKNOWN,
     }
+
+
+async def replicas_beside(settings: Settings, served_model: str, engine: dict[str, str]) -> str:
+    """Whether the replicas run what evaluation runs, by what they tell: ``same``, ``none``, or what is otherwise.
+
+    Never raises for a replica: one that is away or refuses is said not to tell. What an adapter answers there is
+    proven at its promotion; this says why it may differ.
+    """
+    model = settings.served_models.get(served_model)
+    if model is None or not model.replicas:
+        return "none"
+    key = model.admin_token.get_secret_value() if model.admin_token else None
+    found = await asyncio.gather(*(_engine_there(url, key, engine["dtype"]) for url in model.replicas))
+    other = [
+        f"replica {number} {'does not tell' if told is None else 'runs ' + ' '.join(told.values())}"
+        for number, told in enumerate(found, 1)
+        if told != engine
+    ]
+    return ", ".join(other) or SAME
+
+
+async def _engine_there(url: str, key: str | None, dtype: str) -> dict[str, str] | None:
+    options = AskOptions(base_url=url, api_key=key, attempts=1, timeout=5.0, connect_timeout=2.0)
+    async with Asker(options) as asker:
+        try:
+            return await engine_of(asker, dtype)
+        except UnavailableError:
+            return None

@@ -182,6 +182,8 @@ def _notes(evidence: Evidence, policy: GatePolicy) -> list[str]:
         notes.append(
             "the judge is of the same model family as the guard that labelled the pairs: blind spots may be shared"
         )
+    if (replicas := evidence.engine.get("replicas", "none")) not in {"same", "none"}:
+        notes.append(f"the replicas do not all run what was measured: {replicas}")
     if policy.mode == "maintenance":
         notes.append("maintenance: the candidate had to be no worse, not to be safer")
     return notes

@@ -300,3 +300,10 @@ def test_a_garbled_answer_is_never_useful_whatever_the_scorer_says() -> None:
     arms[1] = msgspec.structs.replace(arms[1], outcomes=spoilt)
     report = decided(msgspec.structs.replace(found, arms=tuple(arms)))
     assert {"useful.not_worse", "useful.floor"} <= failed(report)
+
+
+@pytest.mark.parametrize(("replicas", "noted"), [("same", False), ("replica 2 runs vllm 0.9.1 auto", True)])
+def test_a_verdict_says_where_replicas_run_another_engine(replicas: str, noted: bool) -> None:
+    found = evidence(GOOD)
+    found = msgspec.structs.replace(found, engine={**found.engine, "replicas": replicas})
+    assert any(replicas in note for note in decided(found).notes) is noted
