@@ -69,14 +69,20 @@ def base(chat: tuple[Any, Any]) -> Arm:
     return _arm(ArmName.BASE, *chat)
 
 
+@pytest.fixture(scope="module")
+def mixed(chat: tuple[Any, Any], tmp_path_factory: pytest.TempPathFactory) -> tiny_pairs.TinyData:
+    """Pairs of every kind, so that nothing but the recipe is at fault."""
+    folder = tmp_path_factory.mktemp("mixed")
+    return tiny_pairs.make(folder, *chat, seed=5, harmful=120, twins=48, utility=24)
+
+
 def _judged(
-    folder: Path, chat: tuple[Any, Any], base: Arm, recipe: Recipe, *, twins: int, utility: int
+    folder: Path, data: tiny_pairs.TinyData, chat: tuple[Any, Any], base: Arm, recipe: Recipe
 ) -> GateReport:
     import peft
 
     from trainer.tiny.answering import load
 
-    data = tiny_pairs.make(folder / "data", *chat, seed=5, harmful=120, twins=twins, utility=utility)
     made = finetune(
         data.folder, tiny_pairs.CHAT, recipe, folder / "run", seed=5, grader=data.grader, report=silent
     )
@@ -106,22 +112,24 @@ def _failed(report: GateReport) -> set[str]:
 
 
 def _changed(name: str, **optimizer: float) -> Recipe:
-    whole = load_recipe(name).model_dump()
+    whole = load_recipe(name).model_dump(exclude_unset=True)
     whole["optimizer"] |= optimizer
     return Recipe.model_validate(whole)
 
 
 def test_pairs_that_only_refuse(tmp_path: Path, chat: tuple[Any, Any], base: Arm) -> None:
-    report = _judged(tmp_path, chat, base, load_recipe("tiny"), twins=0, utility=0)
+    data = tiny_pairs.make(tmp_path / "data", *chat, seed=5, harmful=120, twins=0, utility=0)
+    report = _judged(tmp_path, data, chat, base, load_recipe("tiny"))
     assert {"useful.not_worse", "false_refusal.not_worse"} <= _failed(report)
 
 
-def test_a_collapse(tmp_path: Path, chat: tuple[Any, Any], base: Arm) -> None:
-    report = _judged(tmp_path, chat, base, load_recipe("tiny-collapse"), twins=48, utility=24)
+def test_a_collapse(tmp_path: Path, mixed: tiny_pairs.TinyData, chat: tuple[Any, Any], base: Arm) -> None:
+    report = _judged(tmp_path, mixed, chat, base, load_recipe("tiny-collapse"))
     assert _failed(report) & {"safe.superior", "safe.floor", "garbled.ceiling", "useful.floor"}
 
 
-def test_rewards_without_a_change(tmp_path: Path, chat: tuple[Any, Any], base: Arm) -> None:
-    recipe = _changed("tiny", learning_rate=1e-5)
-    report = _judged(tmp_path, chat, base, recipe, twins=48, utility=24)
+def test_rewards_without_a_change(
+    tmp_path: Path, mixed: tiny_pairs.TinyData, chat: tuple[Any, Any], base: Arm
+) -> None:
+    report = _judged(tmp_path, mixed, chat, base, _changed("tiny", learning_rate=1e-5))
     assert "safe.superior" in _failed(report)
