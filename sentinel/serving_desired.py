@@ -56,9 +56,11 @@ SELECT a.adapter, a.path, a.state,
        a.adapter IS NOT DISTINCT FROM n.previous_adapter AND NOT EXISTS (
            SELECT FROM promotion_watches w WHERE w.promotion_id = n.promotion_id AND w.state = 'proven'
        ) AS is_way_back,
-       (SELECT g.report -> 'probes' FROM gate_reports g
-        WHERE g.adapter = a.adapter AND g.report ? 'probes'
-        ORDER BY g.created_at DESC LIMIT 1)::text AS probes
+       CASE WHEN a.state IN ('promoted', 'loading', 'probing') OR a.adapter IN (n.previous_adapter, $2) THEN
+           (SELECT g.report -> 'probes' FROM gate_reports g
+            WHERE g.adapter = a.adapter AND g.report ? 'probes'
+            ORDER BY g.created_at DESC LIMIT 1)::text
+       END AS probes
 FROM adapters a LEFT JOIN newest n ON true
 WHERE a.served_model = $1
 ORDER BY a.state = 'promoted' DESC, a.created_at DESC, a.adapter
@@ -81,7 +83,7 @@ async def desired_state(conn: Connection, served_model: str, *, also: str | None
     """
     wanted: list[WantedAdapter] = []
     retired: set[str] = set()
-    for row in await conn.fetch(_ADAPTERS, served_model):
+    for row in await conn.fetch(_ADAPTERS, served_model, also):
         state = AdapterState(row["state"])
         is_way_back = state is AdapterState.SUPERSEDED and row["is_way_back"]
         if state in _SERVED or is_way_back or row["adapter"] == also:

@@ -13,6 +13,7 @@ from sentinel.errors import CommandError, ConfigurationError, StaleAttemptError,
 from sentinel.settings import Settings
 from sentinel.states import RunState
 from sentinel.store import training
+from sentinel.store.engine import DATABASE_ERRORS
 from trainer.changes import Connect, connections
 from trainer.pipeline import TrainingPipeline
 from trainer.reporting import Report, Stage
@@ -97,15 +98,15 @@ class _Progress:
             stage = self._stage
             if stage is None or stage == written:
                 continue
-            written = stage
             share = stage.done / stage.total if stage.total else 0.0
             try:
                 async with self._connect() as conn:
                     await training.progress(conn, self._run_id, self._attempt, stage.step, share)
+                written = stage
             except StaleAttemptError:
                 # The supervisor stops us; what we still write is refused, attempt by attempt.
                 return
-            except OSError as error:
+            except DATABASE_ERRORS as error:
                 # News of the progress may be late; the steps themselves meet the same outage and say so.
                 _log.warning("Progress could not be stored.", action="progress", error=type(error).__name__)
 

@@ -29,6 +29,9 @@ OVERRIDDEN = "finding.override"
 
 NO_FAMILY = "uncategorised"
 
+MOST = 100_000
+"""Pairs that are read at most, the newest: years of them would not fit into memory with their texts."""
+
 # In both lookups OFFSET keeps the planner from joining all partitions with all pairs, which it does where it has
 # no statistics yet: minutes instead of a second at ten thousand pairs.
 _PAIRS = """
@@ -36,12 +39,13 @@ SELECT p.pair_id, p.finding_id, p.event_id, p.attempt, p.prompt::text AS prompt,
     p.chosen_generator, p.rejected_generator, p.guard_id, p.created_at,
     f.day, f.categories, f.tenant, f.source, f.served_by, i.conversation_id,
     coalesce(i.received_at, f.created_at) AS answered_at
-FROM preference_pairs p
+FROM (
+        SELECT * FROM preference_pairs WHERE served_model = $1 ORDER BY created_at DESC, pair_id DESC LIMIT $2
+    ) AS p
     JOIN findings f USING (finding_id)
     LEFT JOIN LATERAL (
         SELECT conversation_id, received_at FROM interactions WHERE day = f.day AND event_id = p.event_id OFFSET 0
     ) AS i ON TRUE
-WHERE p.served_model = $1
 ORDER BY p.created_at, p.pair_id
 """
 
@@ -102,7 +106,7 @@ async def collect(
     score_run: int | None = None,
     reserved_share: float = RESERVED_SHARE,
 ) -> Collected:
-    """Read every pair of ``served_model`` and say of each whether it still holds.
+    """Read the newest pairs of ``served_model``, at most `MOST`, and say of each whether it still holds.
 
     Out are pairs of reserved conversations, pairs whose finding a person overrode, and pairs of which a side's
     newest verdict (up to ``score_run``) is not what it was: the policy in force reads it. An erased finding took
@@ -110,7 +114,7 @@ async def collect(
 
     Raises what asyncpg raises.
     """
-    rows = await conn.fetch(_PAIRS, served_model)
+    rows = await conn.fetch(_PAIRS, served_model, MOST)
     taken = {row["pair_id"] for row in await conn.fetch(_TAKEN, served_model)}
     overridden = {
         row["subject"]

@@ -17,6 +17,7 @@ from sentinel.events import Message
 from sentinel.reserved import is_reserved
 from sentinel.settings import Settings
 from tests.integration.dataset.conftest import AT, GUARD, Traffic
+from trainer import pairs
 from trainer.dataset.building import collected_for
 from trainer.dataset.drops import Drop
 from trainer.pairs import Collected
@@ -51,6 +52,15 @@ async def test_a_pair_comes_with_what_decides_about_it(traffic: Traffic, setting
     assert (first.guard_id, first.score_run, first.fresh) == (GUARD, 0, True)
     assert second.client == "source shop"
     assert collected.dropped == {}
+
+
+async def test_of_very_many_pairs_the_newest_are_read(
+    traffic: Traffic, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    added = [await add(traffic, f"How do I rob bank {number}?") for number in range(4)]
+    monkeypatch.setattr(pairs, "MOST", 2)
+    collected = await collect(traffic, settings)
+    assert [pair.pair_id for pair in collected.valid] == added[2:]
 
 
 async def test_pairs_of_other_served_models_are_not_seen(traffic: Traffic, settings: Settings) -> None:

@@ -5,6 +5,7 @@ The steps that need a model are played; rows, marks, hypothesis, tries, verdict,
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -36,7 +37,7 @@ from trainer.finetune import run as finetune_run
 from trainer.finetune.outcome import Finetuned
 from trainer.finetune.validation import Score
 from trainer.gate.verification import verify_bundle
-from trainer.reporting import silent
+from trainer.reporting import Stage, silent
 from trainer.run_directory import RunDirectory
 
 Conn: TypeAlias = "asyncpg.Connection[Any]"
@@ -340,6 +341,37 @@ async def test_a_training_that_broke_down_ends_the_run(
         await attempt(settings, run_id)
     run = await training.run_of(conn, run_id)
     assert (run.state, run.error) == (RunState.FAILED, "the loss is no number at step 3")
+
+
+async def test_news_of_progress_outlive_a_database_that_went_away(
+    conn: Conn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(execution, "_REPORT_S", 0.01)
+    run_id = await begun(conn)
+    number = await training.begin_attempt(conn, run_id)
+    faults: list[Exception] = [
+        asyncpg.AdminShutdownError("terminating connection"),
+        asyncpg.InterfaceError("connection is closed"),
+        OSError("refused"),
+    ]
+
+    @asynccontextmanager
+    async def connect() -> AsyncIterator[Conn]:
+        if faults:
+            raise faults.pop(0)
+        yield conn
+
+    progress = execution._Progress(connect, run_id, number, silent)
+    keeping = asyncio.create_task(progress.keep())
+    try:
+        for done in range(1, 9):
+            progress.report(Stage("finetune", done, 8))
+            await asyncio.sleep(0.05)
+        run = await training.run_of(conn, run_id)
+        assert (run.step, run.progress) == ("finetune", 1.0)
+        assert not keeping.done()
+    finally:
+        keeping.cancel()
 
 
 async def test_beside_another_promotion_the_candidate_is_left_to_a_person(
