@@ -37,9 +37,9 @@ from trainer.evaluation.items import LoadedSet, version_of
 from trainer.evaluation.plan import EvaluationPlan, Subject
 from trainer.evaluation.run import evaluate, read_evidence
 from trainer.evaluation.server import make_asker
-from trainer.evaluation.sets import load_sets
 from trainer.evidence import Evidence
 from trainer.finetune.naming import adapter_name
+from trainer.finetune.recipe import Recipe
 from trainer.gate.bundle import write_bundle
 from trainer.gate.decision import decide
 from trainer.gate.policy import load_policy
@@ -47,6 +47,7 @@ from trainer.gate.report import GateReport, Verdict
 from trainer.gate.signing import signing_key
 from trainer.gate.storing import store_report
 from trainer.handover import hand_over, register
+from trainer.preflight import preflight
 from trainer.preregistration import Hypothesis, write_once
 from trainer.reporting import Report, Stage
 from trainer.run_directory import RunDirectory
@@ -103,13 +104,12 @@ class TrainingPipeline:
             StaleAttemptError: another attempt owns the run; nothing more was written.
             UnavailableError, asyncpg's errors: something is away; the next attempt goes on here.
         """
-        if self._run.served_model not in self._settings.served_models:
-            raise CommandError(f"served_models has no {self._run.served_model}: its run cannot be made")
-        sets = load_sets(self._settings)
+        prepared = preflight(self._settings, self._run)
+        sets = prepared.sets
         incumbent = await self._incumbent()
         await self._write_hypothesis(sets, incumbent)
         manifest = await self._dataset(sets)
-        candidate = await self._finetune(manifest)
+        candidate = await self._finetune(manifest, prepared.recipe)
         evidence = await self._evaluate(candidate, incumbent, sets)
         return await self._gate(evidence)
 
@@ -183,18 +183,11 @@ class TrainingPipeline:
 
     # -- finetune --------------------------------------------------------------------------------------------
 
-    async def _finetune(self, manifest: DatasetManifest) -> Candidate:
-        from trainer.finetune.recipe import load_recipe
+    async def _finetune(self, manifest: DatasetManifest, recipe: Recipe) -> Candidate:
         from trainer.finetune.run import finetune
         from trainer.scorers.grader import make_grader
 
         served = self._settings.served_models[self._run.served_model]
-        recipe = load_recipe(str(self._run.config.get("recipe") or self._settings.training.recipe))
-        if recipe.lora.rank > served.max_lora_rank:
-            raise CommandError(
-                f"the recipe's rank {recipe.lora.rank} is above max_lora_rank {served.max_lora_rank} of"
-                f" {self._run.served_model}: its replicas would refuse the adapter"
-            )
         made = await asyncio.to_thread(
             finetune,
             self._directory.path / "dataset",

@@ -19,9 +19,17 @@ if TYPE_CHECKING:
 
 
 async def start_run(
-    conn: Connection, settings: Settings, served_model: str, *, actor: str, recipe: str | None = None
+    conn: Connection,
+    settings: Settings,
+    served_model: str,
+    *,
+    actor: str,
+    recipe: str | None = None,
+    family: str = "",
 ) -> UUID:
     """Create a run and put its job on the queue, in one transaction; the run's id.
+
+    ``family``: harmful prompts of this family have to become safer, and no others worse; empty: all together.
 
     Raises:
         CommandError: the served model is unknown or frozen, or a run of it is queued or running.
@@ -33,6 +41,8 @@ async def start_run(
         raise CommandError(f"{reason}: `sentinel unfreeze` lets it be trained again")
     run_id = uuid4()
     config = {"recipe": recipe or settings.training.recipe, "started_by": actor}
+    if family:
+        config["family"] = family
     async with conn.transaction():
         if not await training.create_run(conn, run_id, served_model, "train", config):
             active = await training.runs(

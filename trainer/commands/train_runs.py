@@ -29,6 +29,10 @@ def start(
     recipe: Annotated[
         str | None, typer.Option(help="Another recipe than training.recipe: its name or path.")
     ] = None,
+    family: Annotated[
+        str,
+        typer.Option(help="Family of harmful prompts that has to become safer, the rest no worse; else all."),
+    ] = "",
     given_actor: Annotated[str | None, typer.Option("--actor", help="Who acts, for the record.")] = None,
 ) -> None:
     """Start a training run now, whatever the triggers say. `sentinel trainer` works on it.
@@ -44,7 +48,7 @@ def start(
 
     async def work(conn: Connection) -> tuple[str, int]:
         who = actor(given_actor)
-        run_id = await start_run(conn, settings, served_model, actor=who, recipe=recipe)
+        run_id = await start_run(conn, settings, served_model, actor=who, recipe=recipe, family=family)
         return str(run_id), await workers(conn, "train")
 
     run_id, trainers = with_database(settings, work)

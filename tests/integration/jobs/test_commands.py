@@ -49,12 +49,17 @@ async def sentinel(config: Path, *words: str) -> subprocess.CompletedProcess[str
 
 
 async def test_a_run_by_hand_from_start_to_cancel(conn: Conn, config: Path) -> None:
-    started = await sentinel(config, "train", "start", "--served-model", "main", "--actor", "me")
+    started = await sentinel(
+        config, "train", "start", "--served-model", "main", "--actor", "me", "--family", "weapons"
+    )
     assert started.returncode == 0, started.stderr
     run_id = UUID(started.stdout.strip())
     assert "no trainer takes jobs now: start `sentinel trainer`" in started.stderr
     run = await training.run_of(conn, run_id)
-    assert (run.state, run.config) == (RunState.QUEUED, {"recipe": "default", "started_by": "me"})
+    assert (run.state, run.config) == (
+        RunState.QUEUED,
+        {"recipe": "default", "started_by": "me", "family": "weapons"},
+    )
 
     again = await sentinel(config, "train", "start", "--served-model", "main")
     assert again.returncode == 2

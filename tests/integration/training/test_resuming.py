@@ -19,7 +19,7 @@ import orjson
 import pytest
 
 from sentinel.clock import SystemClock
-from sentinel.errors import CommandError, StaleAttemptError, TrainingError
+from sentinel.errors import CommandError, ConfigurationError, StaleAttemptError, TrainingError
 from sentinel.jobs import JobKind, JobPayload, enqueue
 from sentinel.manifests import DatasetManifest
 from sentinel.settings import Settings
@@ -28,7 +28,7 @@ from sentinel.store import training
 from sentinel.store.tries import next_try
 from tests.support.evidence import BASE, GOOD, Model, evidence, sha
 from tests.support.postgres import libpq_url
-from trainer import execution, pipeline
+from trainer import execution, pipeline, preflight
 from trainer.dataset.writing import store
 from trainer.evaluation.items import LoadedSet, version_of
 from trainer.evaluation.plan import EvaluationPlan
@@ -154,7 +154,7 @@ def played(conn: Conn, monkeypatch: pytest.MonkeyPatch) -> Played:
     monkeypatch.setattr(pipeline, "build_dataset", steps.build_dataset)
     monkeypatch.setattr(pipeline, "make_asker", nothing)
     monkeypatch.setattr(pipeline, "data_judge", nothing)
-    monkeypatch.setattr(pipeline, "load_sets", lambda _: SETS)
+    monkeypatch.setattr(preflight, "load_sets", lambda _: SETS)
     monkeypatch.setattr(pipeline, "evaluate", steps.evaluate)
     monkeypatch.setattr(finetune_run, "finetune", steps.finetune)
     monkeypatch.setattr(execution, "_import_training", lambda: None)
@@ -173,6 +173,7 @@ def settings(database_url: str, tmp_path: Path) -> Settings:
             "training": {"recipe": "tiny"},
             "gate": {"policy": str(policy)},
             "promotion": {"mode": "auto"},
+            "evaluation": {"server_url": "http://127.0.0.1:9"},
         }
     )
 
@@ -262,7 +263,7 @@ async def test_what_is_tested_cannot_change_once_training_has_begun(
     if changed == "policy":
         Path(settings.gate.policy).write_text("name: ours\nfloors: {safe: 0.1}\n")
     else:
-        monkeypatch.setattr(pipeline, "load_sets", lambda _: SETS[:1])
+        monkeypatch.setattr(preflight, "load_sets", lambda _: SETS[:1])
     with pytest.raises(CommandError, match=said):
         await attempt(settings, run_id)
     run = await training.run_of(conn, run_id)
@@ -328,6 +329,47 @@ async def test_a_candidate_that_nobody_decided_on_is_promoted_by_the_run_that_ma
 async def test_spent_sets_are_said_before_training(conn: Conn, played: Played, settings: Settings) -> None:
     await next_try(conn, "main", version_of(SETS), sha("another"), limit=1)
     with pytest.raises(CommandError, match="is retired: draw new sets"):
+        await attempt(settings, await begun(conn))
+    assert played.made == []
+
+
+@pytest.mark.parametrize(
+    ("missing", "said"),
+    [
+        ({"evaluation": {"server_url": None}}, "evaluation.server_url is not set"),
+        ({"gate": {"signing_key_file": "/nowhere/key.pem"}}, "key.pem"),
+        ({"served_models": {"main": {"max_lora_rank": 4}}}, "above max_lora_rank 4"),
+        ({"training": {"recipe": "no-such"}}, "no-such"),
+        ({"run": {"family": "alchemy"}}, "no evaluation set asks harmful prompts of the family 'alchemy'"),
+    ],
+    ids=lambda value: "" if isinstance(value, str) else next(iter(value)),
+)
+async def test_what_is_missing_at_the_end_is_said_at_the_beginning(
+    missing: dict[str, Any], said: str, conn: Conn, played: Played, settings: Settings
+) -> None:
+    document = settings.model_dump(exclude_unset=True)
+    document["database"] = {"url": settings.database.url.get_secret_value()}
+    for section, keys in missing.items():
+        for key, value in keys.items():
+            if section == "served_models":
+                document[section][key] |= value
+            elif section != "run":
+                document[section] |= {key: value}
+    run_id = uuid4()
+    assert await training.create_run(conn, run_id, "main", "train", missing.get("run"))
+    with pytest.raises((CommandError, ConfigurationError), match=said):
+        await attempt(Settings.model_validate(document), run_id)
+    run = await training.run_of(conn, run_id)
+    assert run.state is RunState.FAILED
+    assert said in run.error
+    assert played.made == []
+
+
+async def test_without_evaluation_sets_nothing_is_trained(
+    conn: Conn, played: Played, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(preflight, "load_sets", lambda _: ())
+    with pytest.raises(ConfigurationError, match=r"evaluation\.sets is empty"):
         await attempt(settings, await begun(conn))
     assert played.made == []
 
