@@ -18,6 +18,9 @@ from trainer.run_directory import replace_file
 _FORMAT: Final = 1
 """To be raised when outcomes of older releases would be read otherwise."""
 
+ENTRIES: Final = 32
+"""Arms that are kept, the latest used: each has all its answers, and every candidate adds one."""
+
 
 class ArmKey(Struct, frozen=True, kw_only=True):
     """Everything that decides an arm's outcomes. Two runs that agree in it would get the same."""
@@ -70,6 +73,7 @@ class EvaluationCache:
                 return None
             shutil.copyfile(place / "judged.jsonl", judged)
             shutil.copyfile(place / "outputs.jsonl", outputs)
+            os.utime(place / "entry.json")
         except (OSError, msgspec.DecodeError):
             return None
         return Kept(entry.outcomes, entry.perplexity)
@@ -82,7 +86,9 @@ class EvaluationCache:
         outcomes: tuple[ItemOutcome, ...],
         perplexity: float | None,
     ) -> None:
-        """Keep an arm. The entry's own file is written last: half an entry is none."""
+        """Keep an arm, and forget the one that was not used for longest. The entry's own file is written last: half
+        an entry is none.
+        """
         place = self._folder / key.digest
         place.mkdir(parents=True, exist_ok=True)
         for source, name in ((outputs, "outputs.jsonl"), (judged, "judged.jsonl")):
@@ -96,3 +102,17 @@ class EvaluationCache:
             outcomes=outcomes,
         )
         replace_file(place / "entry.json", msgspec.json.encode(entry))
+        self._prune()
+
+    def _prune(self) -> None:
+        """An entry that another run reads meanwhile counts as none there: it asks instead."""
+        used = sorted(self._folder.glob("*/entry.json"), key=_used, reverse=True)
+        for entry in used[ENTRIES:]:
+            shutil.rmtree(entry.parent, ignore_errors=True)
+
+
+def _used(entry: Path) -> float:
+    try:
+        return entry.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0  # another run removed it just now
