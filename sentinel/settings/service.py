@@ -190,7 +190,8 @@ class PromotionSettings(Section):
         description="Looks in a row at which every replica answers wrongly for the adapter: it is rolled back.",
     )
     follow_interval_s: Seconds = Field(
-        2.0, description="Time between two looks at what is in service, to say which adapter an event is from."
+        2.0,
+        description="Time between two looks at what is in service, to say which adapter an event is from.",
     )
     watch_interval_s: Seconds = Field(5.0, description="Time between two looks of the test after promotion.")
     watch_alpha: Annotated[float, Field(gt=0, le=0.5)] = Field(

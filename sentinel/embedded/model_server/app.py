@@ -102,7 +102,9 @@ class ModelServer:
     async def version(self, _: Request) -> Response:
         """What runs, and in which data type it computes; vLLM tells its version at the same place."""
         dtype = str(next(self._loaded.model.parameters()).dtype).removeprefix("torch.")
-        return _json({"engine": "sentinel-embedded", "version": metadata.version("sentinel-loop"), "dtype": dtype})
+        return _json(
+            {"engine": "sentinel-embedded", "version": metadata.version("sentinel-loop"), "dtype": dtype}
+        )
 
     async def chat(self, request: Request) -> Response:
         """One conversation."""
