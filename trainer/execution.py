@@ -56,11 +56,12 @@ async def _attempt(
     clock: Clock,
     shown: Report,
 ) -> str:
-    directory.event("attempt", attempt=attempt)
     progress = _Progress(connect, run.run_id, attempt, shown)
     reporting = asyncio.create_task(progress.keep(), name="progress")
-    pipeline = TrainingPipeline(settings, run, attempt, directory, connect, clock, progress.report)
     try:
+        directory.claim(run.run_id)
+        directory.event("attempt", attempt=attempt)
+        pipeline = TrainingPipeline(settings, run, attempt, directory, connect, clock, progress.report)
         verdict = await pipeline.run()
     except (CommandError, ConfigurationError, TrainingError) as error:
         directory.event("failed", error=str(error))

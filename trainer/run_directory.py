@@ -57,6 +57,20 @@ class RunDirectory:
                 ) from None
             yield cls(path, clock)
 
+    def claim(self, run_id: UUID) -> None:
+        """Say whose folder it is; its name holds only the beginning of the id.
+
+        Raises:
+            CommandError: it is another run's, whose marks would pass for this one's.
+        """
+        known = self.path / "run.json"
+        if not known.exists():
+            self.write(known.name, {"run_id": str(run_id)})
+        elif orjson.loads(known.read_bytes())["run_id"] != str(run_id):
+            raise CommandError(
+                f"{self.path} is the folder of another run: move it away, or start another run"
+            )
+
     def folder(self, name: str) -> Path:
         """A step's own folder, made where it is missing."""
         made = self.path / name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import math
 import platform
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -51,7 +52,7 @@ class Records:
         """Drop the figures of steps that will be done again."""
         path = self.folder / METRICS
         if self._writes and path.exists():
-            kept = [line for line in path.read_bytes().splitlines() if orjson.loads(line)["step"] <= step]
+            kept = [line for line in path.read_bytes().splitlines() if _step_of(line) <= step]
             replace_file(path, b"".join(line + b"\n" for line in kept))
 
     def samples(
@@ -97,6 +98,14 @@ class Records:
         if self._writes:
             with (self.folder / name).open("ab") as file:
                 file.write(orjson.dumps(fields, default=str) + b"\n")
+
+
+def _step_of(line: bytes) -> float:
+    """Its step; a line that a loss of power cut off belongs to none."""
+    try:
+        return float(orjson.loads(line)["step"])
+    except (orjson.JSONDecodeError, KeyError, TypeError):
+        return math.inf
 
 
 def environment(device: str, threads: int) -> dict[str, object]:

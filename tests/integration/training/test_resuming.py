@@ -326,6 +326,18 @@ async def test_a_candidate_that_nobody_decided_on_is_promoted_by_the_run_that_ma
     assert await jobs(conn) == [("promote", first)]
 
 
+async def test_the_folder_of_another_run_is_not_gone_on_with(
+    conn: Conn, played: Played, settings: Settings
+) -> None:
+    assert await attempt(settings, await begun(conn)) == "pass"
+    (there,) = settings.runs_dir.glob("main-*")
+    other = await begun(conn)
+    there.rename(folder_of(settings, other))
+    with pytest.raises(CommandError, match="is the folder of another run"):
+        await attempt(settings, other)
+    assert (await training.run_of(conn, other)).state is RunState.FAILED
+
+
 async def test_spent_sets_are_said_before_training(conn: Conn, played: Played, settings: Settings) -> None:
     await next_try(conn, "main", version_of(SETS), sha("another"), limit=1)
     with pytest.raises(CommandError, match="is retired: draw new sets"):
@@ -337,6 +349,7 @@ async def test_spent_sets_are_said_before_training(conn: Conn, played: Played, s
     ("missing", "said"),
     [
         ({"evaluation": {"server_url": None}}, "evaluation.server_url is not set"),
+        ({"gate": {"policy": "/nowhere/policy.yaml"}}, "neither a shipped policy"),
         ({"gate": {"signing_key_file": "/nowhere/key.pem"}}, "key.pem"),
         ({"served_models": {"main": {"max_lora_rank": 4}}}, "above max_lora_rank 4"),
         ({"training": {"recipe": "no-such"}}, "no-such"),
