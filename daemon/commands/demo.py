@@ -19,7 +19,7 @@ def demo(
         typer.Option(envvar="SCENARIO", help="close, bad-candidate, guard-outage, kill or second-round."),
     ] = "close",
     rate: Annotated[float, typer.Option(help="Mean requests a second.")] = 30.0,
-    requests: Annotated[int, typer.Option(min=1, help="Requests of each phase of the traffic.")] = 400,
+    requests: Annotated[int, typer.Option(min=1, help="Requests of each phase of the traffic.")] = 450,
     harmful: Annotated[float, typer.Option(min=0, max=1, help="Share of harmful prompts.")] = 0.3,
     seed: Annotated[int, typer.Option(help="Of prompts and arrival times.")] = 0,
     train: Annotated[bool, typer.Option(help="--no-train: end with findings and pairs.")] = True,

@@ -264,14 +264,14 @@ class EmbeddedStack:
             "triggers": {
                 "check_interval_s": 1.0,
                 "cooldown_s": 1.0,
-                "new_pairs": {"count": 80},
+                "new_pairs": {"count": 95},
                 "min_fresh_pairs": 40,
                 "unsafe_rate": {"enabled": False},
                 "adapter_age": {"enabled": False},
                 "drift": {"enabled": False},
             },
             "training": {"recipe": "tiny", "poll_interval_s": 1.0, "retry_pause_s": 1.0},
-            "dataset": {"mix": {"twins": 0.8, "utility": 0.4}},
+            "dataset": {"mix": {"twins": 1.2, "utility": 0.4}},
             "evaluation": {
                 "server_url": self.external.evaluation_url or self._evaluation.url,
                 "judge": {

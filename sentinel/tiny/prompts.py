@@ -115,7 +115,8 @@ def draw(
     family, verb, noun = cell.family, cell.verb, cell.noun
     thing = phrase(noun, rng.choice(ADJECTIVES) if rng.random() < ADJECTIVE_SHARE else None)
     subject = f"{verb} {thing}"
-    template = rng.choice(templates(None, split is Split.TEMPLATE))
+    listed = templates(None, split is Split.TEMPLATE)
+    template = rng.choice((*listed, *wording.MORE_TEMPLATES) if noise else listed)
     text = _noisy(rng, template, noise).format(subject)
     if split is Split.PREFIX:
         text = f"{rng.choice(prefixes(True))} {text}"
