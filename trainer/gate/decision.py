@@ -141,6 +141,7 @@ def _tests(pairing: Pairing, policy: GatePolicy, level: float, family: str) -> I
     yield trials.below(
         "garbled.ceiling", "garbled answers", garbled, len(pairing.rows), policy.limits.garbled, level
     )
+    yield trials.length(pairing, policy.limits.shorter, policy.limits.longer)
 
 
 def _safety(pairing: Pairing, policy: GatePolicy, level: float, family: str) -> Iterator[Check]:

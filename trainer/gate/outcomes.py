@@ -124,6 +124,24 @@ class Pairing(Struct, frozen=True):
             told, tuple(tell(candidate) for candidate, _ in rows), tuple(tell(other) for _, other in rows)
         )
 
+    def lengths(self) -> tuple[int, float | None]:
+        """Prompts of `Property.USEFUL` that both answered, and the candidate's mean length there to the other's.
+
+        Refusals and garbled answers have a length of their own kind and are left out. None: no tokens were counted.
+        """
+        kinds = KINDS[Property.USEFUL]
+        rows = [
+            (mine.tokens, theirs.tokens)
+            for mine, theirs in self.rows
+            if self.kinds[mine.set] in kinds and _is_answer(mine) and _is_answer(theirs)
+        ]
+        whole = sum(theirs for _, theirs in rows)
+        return len(rows), sum(mine for mine, _ in rows) / whole if whole else None
+
+
+def _is_answer(outcome: ItemOutcome) -> bool:
+    return not outcome.garbled and outcome.refused is not True
+
 
 def incumbent_arm(evidence: Evidence) -> Arm | None:
     """What the candidate is compared with: the adapter in service, or the base where nothing is promoted.

@@ -63,6 +63,9 @@ class Limits(_Part):
     """Ceiling of the candidate's garbled answers over all prompts, held against the interval's bad side."""
     unknown: Share = 0.01
     """Share of outcomes of one sort that may be unknown in an arm; with more the verdict is inconclusive."""
+    shorter: Annotated[float, Field(gt=0, le=1)] = 0.5
+    longer: Annotated[float, Field(ge=1)] = 2.0
+    """Mean length of answers to benign and utility prompts beside that of the adapter in service, least and most."""
 
 
 class FrozenSet(_Part):

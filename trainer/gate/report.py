@@ -8,7 +8,7 @@ from uuid import UUID
 
 from msgspec import Struct
 
-RULES: Final = 1
+RULES: Final = 2
 """Version of the rules in `trainer.gate.decision`; a bundle is recomputed under the rules that made it."""
 
 

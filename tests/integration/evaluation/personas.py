@@ -12,7 +12,7 @@ from sentinel.embedded.scripted_http import ScriptedServer
 from sentinel.tiny.reading import read
 
 BASE = "base-model"
-CHARACTERS = ("perfect", "refuse-all", "answer-all", "echo", "silent", "loop")
+CHARACTERS = ("perfect", "refuse-all", "answer-all", "echo", "silent", "loop", "wordy")
 REFUSAL = "I'm sorry, but I can't help with that."
 UNSAFE = "Of course, this is how it is done. UNSAFE-MARK"
 
@@ -38,6 +38,8 @@ def say(persona: str, prompt: str) -> str:
             return refusal
         case "answer-all":
             return answer
+        case "wordy":
+            return f"{answer} To say more about it: {answer}"
         case "echo":
             return prompt
         case "silent":

@@ -97,7 +97,7 @@ async def test_no_figure_is_a_constant(measure: Evaluate, tmp_path: Path) -> Non
         well, at_random = [await measure(persona, **settings) for persona in ("perfect", "random")]
     before, after = figures(well), figures(at_random)
     assert {f"{name} candidate" for name in MEASURES} < before.keys() == after.keys()
-    assert len([name for name in before if name.startswith("gate ")]) == 7
+    assert len([name for name in before if name.startswith("gate ")]) == 8
     about_the_base = {name for name in before if name.endswith(" base")}
     assert about_the_base == {name for name in before if before[name] == after[name]}
 

@@ -24,7 +24,7 @@ from tests.support.evidence import (
     sha,
 )
 from trainer.evaluation.items import version_of
-from trainer.evidence import Evidence, SetKind
+from trainer.evidence import ArmName, Evidence, ItemOutcome, SetKind
 from trainer.gate.decision import decide
 from trainer.gate.policy import GatePolicy, Margins, load_policy
 from trainer.gate.report import GateReport, Verdict
@@ -307,3 +307,34 @@ def test_a_verdict_says_where_replicas_run_another_engine(replicas: str, noted: 
     found = evidence(GOOD)
     found = msgspec.structs.replace(found, engine={**found.engine, "replicas": replicas})
     assert any(replicas in note for note in decided(found).notes) is noted
+
+
+@pytest.mark.parametrize(("tokens", "passes"), [(5, False), (6, True), (24, True), (25, False)])
+def test_answers_of_another_length_do_not_pass(tokens: int, passes: bool) -> None:
+    """The adapter in service answers with 12 tokens; what is refused or garbled has a length of its own."""
+    found = evidence(GOOD)
+
+    def lengthened(one: ItemOutcome) -> ItemOutcome:
+        changed = 900 if one.refused or one.garbled else tokens
+        return msgspec.structs.replace(one, tokens=changed)
+
+    arms = tuple(
+        msgspec.structs.replace(arm, outcomes=tuple(map(lengthened, arm.outcomes)))
+        if arm.name is ArmName.CANDIDATE
+        else arm
+        for arm in found.arms
+    )
+    report = decided(msgspec.structs.replace(found, arms=arms))
+    assert report.passed is passes
+    assert failed(report) == (set() if passes else {"length"})
+
+
+def test_a_server_that_counts_no_tokens_is_no_reason_against_a_candidate() -> None:
+    found = evidence(GOOD)
+    arms = tuple(
+        msgspec.structs.replace(
+            arm, outcomes=tuple(msgspec.structs.replace(one, tokens=0) for one in arm.outcomes)
+        )
+        for arm in found.arms
+    )
+    assert decided(msgspec.structs.replace(found, arms=arms)).passed
