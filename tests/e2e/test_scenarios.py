@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +14,11 @@ import pytest
 from sentinel.embedded.stack import BASE_NAME, GUARD_NAME, JUDGE_NAME, ModelProcess
 from sentinel.tiny.artefacts import Model, shipped
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.timeout(900),
-    pytest.mark.asyncio(loop_scope="module"),
-]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")
-async def servers(server_folder: Path) -> AsyncIterator[dict[str, str]]:
+def servers(server_folder: Path) -> Iterator[dict[str, str]]:
     """The four model servers as options of the command."""
     folder = server_folder / "shared-models"
     models = {
@@ -34,11 +30,15 @@ async def servers(server_folder: Path) -> AsyncIterator[dict[str, str]]:
     try:
         for model in models.values():
             model.start()
-        await asyncio.gather(*(model.healthy() for model in models.values()))
+        asyncio.run(_healthy(models.values()))
         yield {name: model.url for name, model in models.items()}
     finally:
         for model in models.values():
             model.stop()
+
+
+async def _healthy(models: Iterable[ModelProcess]) -> None:
+    await asyncio.gather(*(model.healthy() for model in models))
 
 
 async def _play(runs: Path, scenario: str, servers: dict[str, str], *arguments: str) -> dict[str, Any]:
