@@ -338,6 +338,37 @@ async def test_the_folder_of_another_run_is_not_gone_on_with(
     assert (await training.run_of(conn, other)).state is RunState.FAILED
 
 
+async def test_an_evaluation_server_elsewhere_reads_the_candidate_from_the_store(
+    conn: Conn, played: Played, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, asked = played.finetune, []
+
+    def with_files(dataset: Path, base: str, recipe: Any, folder: Path, **rest: Any) -> Finetuned:
+        found = made(dataset, base, recipe, folder, **rest)
+        found.adapter.mkdir(parents=True)
+        (found.adapter / "adapter_config.json").write_text("{}")
+        (found.adapter / "adapter_model.safetensors").write_bytes(b"weights")
+        return found
+
+    async def evaluate(plan: EvaluationPlan, folder: Path, **rest: Any) -> Evidence:
+        asked.append(plan.candidate)
+        return await played.evaluate(plan, folder, **rest)
+
+    monkeypatch.setattr(finetune_run, "finetune", with_files)
+    monkeypatch.setattr(pipeline, "evaluate", evaluate)
+    elsewhere = settings.model_copy(
+        update={
+            "evaluation": settings.evaluation.model_copy(update={"remote_prefix": "/engine/adapters"}),
+            "adapters": settings.adapters.model_copy(update={"store": tmp_path / "store"}),
+        }
+    )
+    assert await attempt(elsewhere, await begun(conn)) == "pass"
+    (candidate,) = asked
+    # The server is told its own folder and this one's name: it must be the adapter's.
+    assert candidate.path == tmp_path / "store" / candidate.name
+    assert (candidate.path / "adapter_model.safetensors").read_bytes() == b"weights"
+
+
 async def test_spent_sets_are_said_before_training(conn: Conn, played: Played, settings: Settings) -> None:
     await next_try(conn, "main", version_of(SETS), sha("another"), limit=1)
     with pytest.raises(CommandError, match="is retired: draw new sets"):
