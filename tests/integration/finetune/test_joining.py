@@ -9,6 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from benchmarks import tiny_pairs
+from benchmarks.tiny_pairs import TinyData
 from sentinel.errors import CommandError, TrainingError
 from sentinel.tiny.evaluation_sets import benign
 from trainer.commands.train import app
@@ -89,14 +90,13 @@ def test_a_composition_is_the_weighted_sum_of_the_updates(finished: Run, tmp_pat
         compose([Part(adapter, 2.0), Part(other, -1.0)], tmp_path / "x", max_rank=8)
 
 
-def test_the_finetune_command_shows_what_a_run_made(finished: Run, tmp_path: Path) -> None:
+def test_the_finetune_command_shows_what_a_run_made(finished: Run, data: TinyData, tmp_path: Path) -> None:
     folder, made = finished
     snapshot = tmp_path / "recipe.yaml"
     snapshot.write_text((folder / "config_snapshot.yaml").read_text())
-    data = next(path for path in folder.parent.iterdir() if (path / "train.jsonl").exists())
     arguments = [
         "--dataset",
-        str(data),
+        str(data.folder),
         "--base",
         str(tiny_pairs.CHAT),
         "--recipe",
