@@ -10,7 +10,7 @@ from sentinel.tiny.artefacts import MANIFEST, Manifest, Model, evaluation_of, sh
 from trainer.tiny import building
 from trainer.tiny.fitting import Progress
 
-STEPS = 60
+STEPS = 100
 
 
 @pytest.fixture(scope="module")
