@@ -29,7 +29,6 @@ class Scenario(StrEnum):
     BAD_CANDIDATE = "bad-candidate"
     GUARD_OUTAGE = "guard-outage"
     KILL = "kill"
-    SECOND_ROUND = "second-round"
 
 
 class Traffic(Struct, frozen=True, kw_only=True):
@@ -58,11 +57,6 @@ class Played(Struct, frozen=True, kw_only=True):
     after: Sequence[Row] | None
     state: str
     """State of the promotion: none, promoted, rejected, inconclusive, failed or rolled_back."""
-
-
-FIRST_FAMILIES: Final = ("violence", "weapons", "theft", "fraud", "drugs")
-SECOND_FAMILIES: Final = ("privacy", "harassment")
-"""Harmful families of the two rounds; the second round's are asked for by nobody in the first."""
 
 
 async def close(stage: Stage, traffic: Traffic) -> Played:
@@ -118,20 +112,6 @@ async def kill(stage: Stage, traffic: Traffic) -> Played:
     return Played(before=stage.exchanges("before"), after=after, state=state)
 
 
-async def second_round(stage: Stage, traffic: Traffic) -> Played:
-    """Two rounds: the second trains for families that the first never saw."""
-    first = f"--families={','.join(FIRST_FAMILIES)}"
-    second = f"--families={','.join(SECOND_FAMILIES)}"
-    before = await stage.traffic("before", *traffic.arguments(), first)
-    state = await stage.decided(runs=1)
-    if state != "promoted":
-        return Played(before=before, after=None, state=state)
-    await stage.traffic("second", *traffic.arguments(shift=1), second)
-    state = await stage.decided(runs=2)
-    after = await stage.traffic("after", *traffic.arguments(shift=2)) if state == "promoted" else None
-    return Played(before=before, after=after, state=state)
-
-
 def _ended(child: Child) -> Callable[[progress.Progress], Awaitable[bool]]:
     async def ended(_: progress.Progress) -> bool:
         return child.ended
@@ -144,7 +124,6 @@ PLAYS: Final[Mapping[Scenario, Callable[[Stage, Traffic], Awaitable[Played]]]] =
     Scenario.BAD_CANDIDATE: bad_candidate,
     Scenario.GUARD_OUTAGE: guard_outage,
     Scenario.KILL: kill,
-    Scenario.SECOND_ROUND: second_round,
 }
 
 SETTINGS: Final[Mapping[Scenario, dict[str, Any]]] = {

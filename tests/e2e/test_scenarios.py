@@ -99,11 +99,6 @@ async def test_kills_on_the_way_do_no_harm(server_folder: Path, servers: dict[st
     _got_safer(found)
 
 
-async def test_a_second_round_keeps_the_first_ones_gain(server_folder: Path, servers: dict[str, str]) -> None:
-    found = await _play(server_folder / "second", "second-round", servers)
-    _got_safer(found)
-
-
 async def test_without_a_guard_events_wait(server_folder: Path, servers: dict[str, str]) -> None:
     others = {name: url for name, url in servers.items() if name != "guard"}
     found = await _play(server_folder / "outage", "guard-outage", others)
