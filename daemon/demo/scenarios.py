@@ -3,8 +3,7 @@
 close          traffic, findings, pairs, training, gate, promotion; new traffic is safer
 bad-candidate  a recipe that makes the model collapse: the gate says no, the base stays in service
 guard-outage   the guard goes away under traffic: intake waits, nothing is lost or called safe
-kill           daemon, trainer and route's neighbours are killed -9 on the way: the loop still closes, once
-second-round   a second promotion, for requests that the first one did not cover; the first one's gain stays
+kill           daemon and trainer are killed -9 on the way: the loop still closes, once
 """
 
 from __future__ import annotations
