@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import timeit
 from uuid import uuid4
 
 import pytest
@@ -109,12 +108,7 @@ def test_a_clock_that_was_set_back_between_two_promotions(served: ServedModels) 
     assert by(served, event("assistant", received=11)) == "b"
 
 
-def test_it_costs_nothing_where_nothing_is_promoted(served: ServedModels) -> None:
-    one = event("assistant")
-    served.match("assistant")
-
-    def attribute() -> None:
-        if served.match(one.model) is not None and served.attributing:
-            raise AssertionError
-
-    assert min(timeit.repeat(attribute, number=20_000, repeat=5)) / 20_000 < 1e-6
+def test_nothing_is_attributed_where_nothing_is_promoted(served: ServedModels) -> None:
+    """What the hot path asks first; one attribute, and no event is looked at."""
+    assert served.match("assistant") is not None
+    assert not served.attributing
