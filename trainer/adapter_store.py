@@ -9,8 +9,8 @@ import tempfile
 from pathlib import Path
 from typing import Final
 
+from sentinel.digests import sha256_of
 from sentinel.errors import CommandError
-from sentinel.tiny.artefacts import sha256_of
 from trainer.finetune.naming import CONFIG, WEIGHTS, adapter_sha256
 
 FOLDER_MODE: Final = 0o750

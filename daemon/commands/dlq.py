@@ -8,7 +8,8 @@ from uuid import UUID
 
 import typer
 
-from daemon.commands.operators import actor, moment, with_database
+from daemon.commands.operators import moment, with_database
+from sentinel.actors import actor
 from sentinel.command_line import settings_of
 from sentinel.errors import CommandError
 

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from daemon.commands.operators import actor, with_database
+from daemon.commands.operators import with_database
+from sentinel.actors import actor
 from sentinel.command_line import settings_of
 from sentinel.errors import CommandError
 

@@ -1,13 +1,10 @@
-"""What the operator's commands share: who acts, times on the command line, the database."""
+"""What the operator's commands share: times on the command line, the database."""
 
 from __future__ import annotations
 
 import asyncio
 import datetime as dt
-import os
-import pwd
 import re
-import socket
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -25,17 +22,6 @@ T = TypeVar("T")
 
 _SPAN = re.compile(r"(\d+)([smhd])")
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-
-
-def actor(given: str | None) -> str:
-    """Who acts, for the audit log: ``given``, else the account and the host."""
-    if given:
-        return given
-    try:
-        name = pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:
-        name = f"uid {os.getuid()}"  # a dynamic user without an entry
-    return f"{name}@{socket.gethostname()}"
 
 
 def moment(text: str | None, now: dt.datetime) -> dt.datetime | None:

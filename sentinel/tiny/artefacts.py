@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from enum import StrEnum
 from pathlib import Path
 from typing import Final
@@ -10,6 +9,7 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
+from sentinel.digests import sha256_of
 from sentinel.errors import ConfigurationError
 from sentinel.intervals import Rate
 
@@ -71,12 +71,6 @@ class Evaluation(Struct, frozen=True):
 def shipped(model: Model) -> Path:
     """The folder of a model that came with the package."""
     return Path(__file__).resolve().parent.parent / "embedded" / "models" / model.value
-
-
-def sha256_of(path: Path) -> str:
-    """sha256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def verify(folder: Path) -> Manifest:

@@ -44,11 +44,11 @@ def promote(
 
     Example: sentinel train promote main-3f2a91c05d7e --approve
     """
+    from sentinel.actors import actor
     from sentinel.store.adapters import find_adapter
     from sentinel.store.admission import decide
     from sentinel.store.migrate import check_schema
     from trainer import promote as promotion
-    from trainer.actors import actor
     from trainer.changes import connections
     from trainer.commands.progress import Bar
 
@@ -79,10 +79,10 @@ def approve(context: typer.Context, which: Which, comment: Comment = "", given_a
 
     Example: sentinel train approve main-3f2a91c05d7e --comment "read the report"
     """
+    from sentinel.actors import actor
     from sentinel.jobs import JobKind, JobPayload, enqueue
     from sentinel.store.adapters import find_adapter
     from sentinel.store.admission import decide
-    from trainer.actors import actor
     from trainer.connections import with_database
 
     settings = settings_of(context)
@@ -112,9 +112,9 @@ def reject(context: typer.Context, which: Which, comment: Comment = "", given_ac
 
     Example: sentinel train reject main-3f2a91c05d7e --comment "refuses recipes"
     """
+    from sentinel.actors import actor
     from sentinel.store.adapters import find_adapter
     from sentinel.store.admission import decide
-    from trainer.actors import actor
     from trainer.connections import with_database
 
     who = actor(given_actor)
@@ -139,9 +139,9 @@ def rollback(
 
     Example: sentinel train rollback --served-model main --reason "complaints"
     """
+    from sentinel.actors import actor
     from sentinel.store.migrate import check_schema
     from trainer import rollback as back
-    from trainer.actors import actor
     from trainer.changes import connections
 
     settings = settings_of(context)

@@ -39,8 +39,8 @@ def start(
 
     Example: sentinel train start --served-model main
     """
+    from sentinel.actors import actor
     from sentinel.jobs import workers
-    from trainer.actors import actor
     from trainer.connections import with_database
     from trainer.starting import start_run
 

@@ -7,7 +7,6 @@ its name holds the key of what was asked.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -61,12 +60,6 @@ def read_outputs(path: Path) -> Iterator[RawAnswer]:
     with path.open("rb") as lines:
         for line in lines:
             yield decoder.decode(line)
-
-
-def sha256_of(path: Path) -> str:
-    """sha256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 async def ask_arms(

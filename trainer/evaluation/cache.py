@@ -11,7 +11,7 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
-from trainer.evaluation.answering import sha256_of
+from sentinel.digests import sha256_of
 from trainer.evidence import ItemOutcome
 from trainer.run_directory import replace_file
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from sentinel.clock import Clock, SystemClock
+from sentinel.digests import sha256_of
 from sentinel.errors import ConfigurationError
 from sentinel.serving_desired import Probe
 from trainer.asking import Asker
@@ -27,7 +28,6 @@ from trainer.evaluation.answering import (
     forget,
     outputs_file,
     read_outputs,
-    sha256_of,
 )
 from trainer.evaluation.cache import ArmKey, EvaluationCache, Kept
 from trainer.evaluation.early import EarlyJudging

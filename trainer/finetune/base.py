@@ -57,7 +57,7 @@ def weight_files(folder: Path) -> list[Path]:
 
 def base_sha256(folder: Path) -> str:
     """sha256 of a model's weights: of the file where there is one, else of the list of names and hashes."""
-    from sentinel.tiny.artefacts import sha256_of
+    from sentinel.digests import sha256_of
 
     files = weight_files(folder)
     if len(files) == 1:

@@ -10,7 +10,7 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
-from sentinel.tiny.artefacts import sha256_of
+from sentinel.digests import sha256_of
 from trainer.finetune.validation import Score
 from trainer.run_directory import replace_file
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
+from sentinel.digests import sha256_of
 from sentinel.errors import CommandError
-from sentinel.tiny.artefacts import sha256_of
 
 CONFIG: Final = "adapter_config.json"
 WEIGHTS: Final = "adapter_model.safetensors"

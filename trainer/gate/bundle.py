@@ -18,6 +18,7 @@ import msgspec
 import orjson
 from msgspec import Struct
 
+from sentinel.digests import sha256_of
 from sentinel.errors import CommandError
 from sentinel.store.tries import Try
 from trainer.evidence import Evidence
@@ -132,19 +133,13 @@ def read_bundle(path: Path) -> tuple[Signed, Document, bytes]:
     return signed, document, content
 
 
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file, in hex. Raises OSError."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _described(outputs: Sequence[Path], evidence: Evidence) -> tuple[OutputFile, ...]:
     """The files that the arms' answers are in, found among ``outputs`` by their hashes; other files are left out."""
     found: dict[str, Path] = {}
     for path in outputs:
         if not path.is_file():
             raise CommandError(f"the raw answers {path} are missing: evaluate again")
-        found.setdefault(file_sha256(path), path)
+        found.setdefault(sha256_of(path), path)
     described = {}
     for arm in evidence.arms:
         if not arm.outputs_sha256:

@@ -13,8 +13,9 @@ import orjson
 from msgspec import Struct
 from pydantic import ValidationError
 
+from sentinel.digests import sha256_of
 from sentinel.errors import CommandError
-from trainer.gate.bundle import Document, OutputFile, Signed, file_sha256, read_bundle
+from trainer.gate.bundle import Document, OutputFile, Signed, read_bundle
 from trainer.gate.decision import decide
 from trainer.gate.policy import GatePolicy
 from trainer.gate.report import RULES, GateReport
@@ -143,7 +144,7 @@ def _file(output: OutputFile, places: Sequence[Path]) -> Finding:
     found = [place / output.name for place in places if (place / output.name).is_file()]
     if not found:
         return Finding(name, None, f"{output.name} is not here; its hash is {output.sha256[:12]}")
-    wrong = [path for path in found if file_sha256(path) != output.sha256]
+    wrong = [path for path in found if sha256_of(path) != output.sha256]
     if wrong:
         return Finding(name, False, f"{wrong[0]} is not the file that was signed")
     return Finding(name, found[0].stat().st_size == output.bytes, f"{found[0]} is the file that was signed")

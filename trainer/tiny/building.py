@@ -16,9 +16,10 @@ from msgspec import Struct
 
 import sentinel.tiny
 import trainer.tiny
+from sentinel.digests import sha256_of
 from sentinel.settings.model import DEFAULT_INSTRUCTION
 from sentinel.tiny import evaluation_sets
-from sentinel.tiny.artefacts import EVALUATION, MANIFEST, Evaluation, Manifest, Model, sha256_of, verify
+from sentinel.tiny.artefacts import EVALUATION, MANIFEST, Evaluation, Manifest, Model, verify
 from trainer.tiny import answering, rows
 from trainer.tiny.evaluation import measure_chat, measure_guard
 from trainer.tiny.fitting import Progress, Shape, fit, make_model
