@@ -37,9 +37,9 @@ check: setup ## lint, formatting, types, import contracts
 	$(BIN)/lint-imports --no-cache --no-logo
 
 .PHONY: test
-test: setup ## every test, with coverage; the ones marked kafka need KAFKA_HOME
+test: setup ## every test, with coverage (table: .venv/bin/coverage report); marked kafka: needs KAFKA_HOME
 	@rm -f .coverage .coverage.*
-	$(BIN)/pytest --cov --cov-report=term $(ARGS)
+	$(BIN)/pytest --cov --cov-report= $(ARGS)
 
 .PHONY: format
 format: setup ## rewrite the code the way `make check` wants it

@@ -1,4 +1,8 @@
-"""The product's own commands as children of the demonstration, which end with it however it ends."""
+"""The product's own commands as children of the demonstration, which end with it however it ends.
+
+A service that ends with a failure is started again, as its systemd unit does (Restart=on-failure, but not after
+78, a wrong configuration): a part that was away for a moment ends no demonstration. Each restart is counted.
+"""
 
 from __future__ import annotations
 
@@ -7,32 +11,41 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import Self
+from typing import Final, Self
 
+from sentinel import logs
 from sentinel.embedded.tether import MINIMAL_ENVIRONMENT, TetheredProcess
-from sentinel.errors import UnavailableError
+from sentinel.errors import EX_CONFIG, UnavailableError
 
-STOP_LIMIT_S = 20.0
+_log = logs.get("daemon.demo")
+
+STOP_LIMIT_S: Final = 20.0
+RESTARTS: Final = 3
+"""Restarts of all services together, after which a failure ends the demonstration."""
 
 
 class Child:
     """One ``sentinel`` command with its log."""
 
-    def __init__(self, name: str, arguments: list[str], log: Path, config: Path) -> None:
+    def __init__(
+        self, name: str, arguments: list[str], log: Path, config: Path, *, service: bool = False
+    ) -> None:
+        """``service``: it runs until it is stopped, and may be started again."""
         self.name = name
         self.log = log
-        self._expected_to_fail = False
+        self.service = service
+        self._excused = False
         command = [sys.executable, "-m", "daemon.cli", "--config", str(config), *arguments]
         path = os.pathsep.join(filter(None, sys.path))
         self._process = TetheredProcess(
             command, log=self.log, env=MINIMAL_ENVIRONMENT | {"PYTHONPATH": path}, cwd=log.parent
         )
 
-    def check(self) -> None:
-        """Raises UnavailableError with the end of the log when it ended with a failure."""
+    @property
+    def failure(self) -> int | None:
+        """The status that it ended with where it should not have, negative for a signal; else None."""
         status = self._process.exit_status()
-        if status not in (None, 0) and not self._expected_to_fail:
-            raise UnavailableError(f"'sentinel {self.name}' ended with {status}:\n{self.tail()}")
+        return None if self._excused or not status else status
 
     @property
     def ended(self) -> bool:
@@ -47,9 +60,13 @@ class Child:
         """SIGTERM, then SIGKILL after a while; idempotent."""
         await asyncio.to_thread(self._process.end, signal.SIGTERM, STOP_LIMIT_S)
 
+    def excuse(self) -> None:
+        """Its failure is known and dealt with."""
+        self._excused = True
+
     async def kill(self) -> None:
         """SIGKILL, as a crash or the kernel's memory killer would; idempotent."""
-        self._expected_to_fail = True
+        self.excuse()
         await asyncio.to_thread(self._process.end, signal.SIGKILL, STOP_LIMIT_S)
 
 
@@ -60,12 +77,13 @@ class Children:
         self._folder = folder
         self._config = config
         self._started: list[Child] = []
+        self.restarts = 0
 
-    def start(self, name: str, *arguments: str) -> Child:
+    def start(self, name: str, *arguments: str, service: bool = False) -> Child:
         """Start one command; started again, its log is another file."""
         times = sum(child.name == name for child in self._started)
-        log = f"{name}-{times + 1}" if times else name
-        child = Child(name, [name, *arguments], self._folder / f"{log}.log", self._config)
+        log = self._folder / (f"{name}-{times + 1}.log" if times else f"{name}.log")
+        child = Child(name, [name, *arguments], log, self._config, service=service)
         self._started.append(child)
         return child
 
@@ -77,9 +95,19 @@ class Children:
         raise KeyError(name)
 
     def check(self) -> None:
-        """Raises UnavailableError for any that failed."""
-        for child in self._started:
-            child.check()
+        """Start failed services again. Raises UnavailableError, with the end of the log, for what stays failed."""
+        for child in tuple(self._started):
+            status = child.failure
+            if status is None:
+                continue
+            if not child.service or status == EX_CONFIG or self.restarts >= RESTARTS:
+                raise UnavailableError(f"'sentinel {child.name}' ended with {status}:\n{child.tail()}")
+            self.restarts += 1
+            _log.warning(
+                "A service ended and is started again.", action="restart", part=child.name, error=child.tail()
+            )
+            child.excuse()
+            self.start(child.name, service=True)
 
     async def __aenter__(self) -> Self:
         return self

@@ -73,7 +73,7 @@ async def run(options: DemoOptions, *, clock: Clock, console: Console) -> Path:
                     await stage.start_service(trainer=trains)
                     played = await PLAYS[options.scenario](stage, options.traffic)
                 seconds = clock.monotonic() - began
-                found = await _report(conn, options.scenario, played, folder, seconds)
+                found = await _report(conn, options.scenario, played, folder, seconds, children.restarts)
             finally:
                 await conn.close()
     finally:
@@ -100,7 +100,7 @@ def _dsn(url: str) -> str:
 
 
 async def _report(
-    conn: Connection, scenario: Scenario, played: Played, folder: Path, seconds: float
+    conn: Connection, scenario: Scenario, played: Played, folder: Path, seconds: float, restarts: int
 ) -> dict[str, Any]:
     seen = await progress.read(conn)
     found: dict[str, Any] = {
@@ -115,6 +115,7 @@ async def _report(
         "lost": seen.lost,
         "seconds": seconds,
         "seconds_to_promotion": await summary.seconds_to_promotion(conn),
+        "restarts": restarts,
         "versions": summary.versions(),
     }
     (folder / "summary.json").write_bytes(orjson.dumps(found, option=orjson.OPT_INDENT_2))
@@ -143,6 +144,10 @@ def _say(console: Console, found: dict[str, Any], folder: Path) -> None:
             )
     if found["seconds_to_promotion"] is not None:
         console.print(f"from the crossing to the promotion: {found['seconds_to_promotion']:.0f} s")
+    if found["restarts"]:
+        console.print(
+            f"services that ended and were started again: {found['restarts']}; their logs are in {folder}"
+        )
     console.print(f"report   {folder / 'report.html'}")
     console.print(f"summary  {folder / 'summary.json'}")
 

@@ -95,14 +95,14 @@ async def kill(stage: Stage, traffic: Traffic) -> Played:
 
     await stage.until("traffic", half, limit_s=120.0)
     await stage.children.running("run").kill()
-    stage.children.start("run")
+    stage.children.start("run", service=True)
 
     async def fine_tuning(seen: progress.Progress) -> bool:
         return seen.run_step in {"finetune", "evaluate", "gate"} or seen.run_state in {"succeeded", "failed"}
 
     await stage.until("traffic, then training", fine_tuning, limit_s=240.0)
     await stage.children.running("trainer").kill()
-    stage.children.start("trainer")
+    stage.children.start("trainer", service=True)
 
     await stage.until("traffic", _ended(sending), limit_s=None)
     await stage.drained()

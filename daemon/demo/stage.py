@@ -56,10 +56,10 @@ class Stage:
 
     async def start_service(self, *, trainer: bool) -> None:
         """Start daemon, route and, where wanted, the trainer; return when the route answers."""
-        self.children.start("run")
-        self.children.start("route")
+        self.children.start("run", service=True)
+        self.children.start("route", service=True)
         if trainer:
-            self.children.start("trainer")
+            self.children.start("trainer", service=True)
         limit = self._clock.monotonic() + 60
         async with aiohttp.ClientSession() as client:
             while self._clock.monotonic() < limit:

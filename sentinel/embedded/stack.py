@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import socket
 import sys
 from collections.abc import Coroutine, Mapping
 from contextlib import AsyncExitStack
@@ -23,6 +22,7 @@ from msgspec import Struct
 
 from sentinel import logs
 from sentinel.embedded.broker import EmbeddedBrokerProcess
+from sentinel.embedded.ports import ReservedPort
 from sentinel.embedded.postgres import EmbeddedPostgres
 from sentinel.embedded.tether import MINIMAL_ENVIRONMENT, TetheredProcess
 from sentinel.errors import UnavailableError
@@ -58,13 +58,13 @@ class ModelProcess:
         self._folder = folder
         self._weights = weights
         self._name = served_name
-        self._port = _free_port()
+        self._port = ReservedPort()
         self._process: TetheredProcess | None = None
 
     @property
     def url(self) -> str:
         """Address without ``/v1``."""
-        return f"http://127.0.0.1:{self._port}"
+        return f"http://127.0.0.1:{self._port.number}"
 
     @property
     def running(self) -> bool:
@@ -76,7 +76,7 @@ class ModelProcess:
         self._folder.mkdir(parents=True, exist_ok=True)
         command: list[str | Path] = [sys.executable, "-m", "sentinel.embedded.model_server"]
         command += ["--model", self._weights]
-        command += ["--port", str(self._port), "--served-name", self._name, "--threads", "1"]
+        command += ["--port", str(self._port.number), "--served-name", self._name, "--threads", "1"]
         self._process = TetheredProcess(
             command,
             log=self._folder / f"{self._name}.log",
@@ -140,7 +140,12 @@ class EmbeddedStack:
         self._training = training
         self._changes = changes or {}
         self.restarts = 0
-        self.route_port = _free_port()
+        self._route_port = ReservedPort()
+
+    @property
+    def route_port(self) -> int:
+        """Where a route on this stack listens."""
+        return self._route_port.number
 
     @property
     def bootstrap(self) -> str:
@@ -305,9 +310,3 @@ def _weights(model: Model) -> str:
 def _topics(partitions: int) -> dict[str, int]:
     outputs = dict.fromkeys(("sentinel.findings", "sentinel.dead-letters", "sentinel.promotions"), 1)
     return {TOPIC: partitions, **outputs}
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

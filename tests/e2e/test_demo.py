@@ -49,6 +49,7 @@ async def test_two_demonstrations_side_by_side(server_folder: Path) -> None:
         for seed, folder in enumerate(runs)
     ]
     outputs = await asyncio.gather(*(process.communicate() for process in started))
+    restarts = 0
     for process, (output, _), folder in zip(started, outputs, runs, strict=True):
         assert process.returncode == 0, output.decode()
         (made,) = folder.iterdir()
@@ -67,6 +68,11 @@ async def test_two_demonstrations_side_by_side(server_folder: Path) -> None:
         assert "<svg" in (made / "report.html").read_text()
         assert b"report.html" in output
         assert _left_behind(folder) == []
+        if found["restarts"]:
+            print("\n".join(log.read_text(errors="replace")[-2000:] for log in made.glob("*.log")))
+        restarts += found["restarts"]
+    # One service may have met a part that was away for a moment; what always fails, fails in both.
+    assert restarts <= 1
 
 
 async def test_an_interrupted_demonstration_stops_everything(server_folder: Path) -> None:
