@@ -104,7 +104,8 @@ class _Evaluation:
         plan, settings = self.plan, self.plan.settings
         kept: dict[ArmName, Kept] = {}
         perplexity: dict[ArmName, float | None] = {}
-        async with serving(settings, plan.served_model, url=plan.server_url) as server:
+        in_service = plan.incumbent.name if plan.incumbent else None
+        async with serving(settings, plan.served_model, url=plan.server_url, in_service=in_service) as server:
             engine = await engine_of(server.asker, settings.evaluation.dtype)
             keys = {
                 arm: self._key(subject.sha256 if subject else None, engine) for arm, subject in plan.subjects

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Collection, Sequence
+from contextlib import asynccontextmanager
+from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from sentinel import logs
 from sentinel.errors import CommandError, ConfigurationError, UnavailableError
 from sentinel.serving_desired import Probe
 from sentinel.serving_replica import RefusedError, ReplicaClient, ReplicaOptions
 from trainer.asking import Asker, AskOptions
+from trainer.evaluation.loaded import FOLDER, LeftBehind, LoadedNote
 from trainer.evaluation.plan import Subject
 
 if TYPE_CHECKING:
     from sentinel.settings import Settings
+
+_log = logs.get("trainer.evaluation")
 
 UNKNOWN: Final = "unknown"
 SAME: Final = "same"
@@ -24,11 +29,14 @@ SAME: Final = "same"
 class EvaluationServer:
     """One server for the length of an evaluation. Made by `serving`."""
 
-    def __init__(self, asker: Asker, replica: ReplicaClient, base: str, *, remote_prefix: str | None) -> None:
+    def __init__(
+        self, asker: Asker, replica: ReplicaClient, base: str, note: LoadedNote, *, remote_prefix: str | None
+    ) -> None:
         self.asker = asker
         self.base = base
         self.url = asker.url
         self._replica = replica
+        self._note = note
         self._remote_prefix = remote_prefix
         self._loaded: list[str] = []
 
@@ -43,19 +51,20 @@ class EvaluationServer:
         path = str(subject.path.absolute())
         if self._remote_prefix is not None:
             path = str(Path(self._remote_prefix) / subject.path.name)
+        self._note.add(subject.name)
+        self._loaded.append(subject.name)
         try:
             await self._replica.load(subject.name, path)
         except RefusedError as error:
+            self._loaded.remove(subject.name)
             raise CommandError(
                 f"{self.url} does not load {subject.name} from {path}: {error.reason}"
             ) from error
-        self._loaded.append(subject.name)
 
     async def unload_all(self) -> None:
-        """Unload what `load` loaded; what was there before stays. A server that is away is left alone."""
-        while self._loaded:
-            with suppress(RefusedError, UnavailableError):
-                await self._replica.unload(self._loaded.pop())
+        """Unload what `load` loaded; what was there before stays. From a server that is away the next one will."""
+        if await _unload(self._replica, self._loaded):
+            self._note.forget()
 
     async def probes(self, adapter: str, questions: Sequence[str]) -> tuple[Probe, ...]:
         """The first 16 greedy tokens of ``adapter`` to each question, and whether the base says something else."""
@@ -119,23 +128,63 @@ def make_asker(settings: Settings, served_model: str, *, url: str | None = None)
 
 @asynccontextmanager
 async def serving(
-    settings: Settings, served_model: str, *, url: str | None = None
+    settings: Settings, served_model: str, *, url: str | None = None, in_service: str | None = None
 ) -> AsyncIterator[EvaluationServer]:
-    """The server, connected; afterwards it is without the adapters that were loaded for the evaluation."""
+    """The server, connected; afterwards it is without the adapters that were loaded for the evaluation.
+
+    What evaluations that were killed had loaded there is unloaded first; where the server is a replica, not the
+    adapter ``in_service``.
+    """
     async with make_asker(settings, served_model, url=url) as asker:
         replica = ReplicaClient(
             asker.url,
             admin_token=asker.options.api_key,
             options=ReplicaOptions(timeout=settings.evaluation.timeout_s, load_timeout=600.0),
         )
-        server = EvaluationServer(
-            asker, replica, await asker.base(), remote_prefix=settings.evaluation.remote_prefix
-        )
+        notes = settings.runs_dir / FOLDER
         try:
-            yield server
+            base = await asker.base()
+            await _clean_up(replica, notes, keep=in_service if _is_replica(settings, replica.url) else None)
+            with LoadedNote.hold(notes, replica.url) as note:
+                server = EvaluationServer(
+                    asker, replica, base, note, remote_prefix=settings.evaluation.remote_prefix
+                )
+                try:
+                    yield server
+                finally:
+                    await server.unload_all()
         finally:
-            await server.unload_all()
             await replica.aclose()
+
+
+def _is_replica(settings: Settings, url: str) -> bool:
+    replicas = {one for model in settings.served_models.values() for one in model.replicas}
+    return url in {one.rstrip("/").removesuffix("/v1") for one in replicas}
+
+
+async def _clean_up(replica: ReplicaClient, notes: Path, *, keep: str | None) -> None:
+    """Unload what is left of evaluations that were killed. Raises UnavailableError."""
+    with LeftBehind.find(notes, replica.url) as left:
+        there = left.names & (await replica.models()).keys() - {keep} if left.names else set()
+        if there:
+            _log.info(
+                "Adapters of a broken-off evaluation are unloaded.", action="evaluate", adapters=sorted(there)
+            )
+        if await _unload(replica, there):
+            left.forget()
+
+
+async def _unload(replica: ReplicaClient, names: Collection[str]) -> bool:
+    """Whether the server is without ``names`` now: one that knows no such name is, one that is away may not be."""
+    gone = True
+    for name in names:
+        try:
+            await replica.unload(name)
+        except RefusedError as error:
+            gone = gone and error.status < HTTPStatus.INTERNAL_SERVER_ERROR
+        except UnavailableError:
+            gone = False
+    return gone
 
 
 async def engine_of(asker: Asker, dtype: str) -> dict[str, str]:

@@ -61,6 +61,8 @@ class Personas(ScriptedServer):
         self.moves: list[str] = []
         self.bodies: list[dict[str, object]] = []
         self.refuses: str | None = None
+        self.drops_unloads = False
+        """It fails to unload."""
         self.fails_after: int | None = None
         """Answers after which everything fails."""
 
@@ -76,7 +78,10 @@ class Personas(ScriptedServer):
             self.moves.append(f"load {request['lora_name']}")
             return 200, b'"done"'
         if path == "/v1/unload_lora_adapter":
-            del self.loaded[request["lora_name"]]
+            if self.drops_unloads:
+                return 500, b"{}"
+            if self.loaded.pop(request["lora_name"], None) is None:
+                return 404, orjson.dumps({"error": {"message": "it is not loaded"}})
             self.moves.append(f"unload {request['lora_name']}")
             return 200, b'"done"'
         name = request["model"]
