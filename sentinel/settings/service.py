@@ -51,7 +51,12 @@ class Retention(Section):
 
     interactions_days: Days = Field(90, description="Interactions, verdicts and screenings.")
     texts_days: Days = Field(
-        30, description="Prompts and responses of interactions; at most interactions_days."
+        30,
+        description="Prompts, responses, second answers and what else quotes them; at most interactions_days.",
+    )
+    pairs_days: Days = Field(
+        365,
+        description="Preference pairs, with their texts: each data set is made of all pairs that are kept.",
     )
     keys_days: Days = Field(
         100,

@@ -1,5 +1,9 @@
 """Retention: partitions are made ahead, and what is older than its term goes, texts first.
 
+With the texts of a day go the second answers of that time, and what a kept row quotes of them: the output of a
+guard that nobody could read, and keys that an application sent beside its texts. Preference pairs have a term of
+their own, since every data set is made of all of them anew.
+
 One process at a time does this, whoever holds the advisory lock; the others' runs end at once. Nothing here
 blocks a writer: partitions are detached concurrently, rows are deleted in batches of their own transactions.
 """
@@ -36,6 +40,14 @@ STEP_TIMEOUT_S = 600.0
 
 _TEXTS = "interaction_texts"
 
+_QUOTES = (
+    # A readable answer of a guard holds labels only; an unreadable one may repeat what the guard was shown.
+    "UPDATE verdicts SET raw = '' WHERE day = $1 AND label = 'unparseable' AND raw <> ''",
+    # Of the formats, only the product's own keeps keys that it does not know.
+    "UPDATE interactions SET attrs = NULL WHERE day = $1 AND format = 'native' AND attrs IS NOT NULL",
+)
+"""What may repeat a text outside `interaction_texts`; each reads one day's partition."""
+
 
 class Maintained(Struct, frozen=True, kw_only=True):
     """What one run of the retention task did."""
@@ -50,6 +62,10 @@ class Maintained(Struct, frozen=True, kw_only=True):
     """Sent rows deleted."""
     dead_letters: int = 0
     """Dead letters deleted."""
+    second_answers: int = 0
+    """Second answers whose text was cleared."""
+    pairs: int = 0
+    """Preference pairs deleted."""
 
 
 async def maintain(engine: AsyncEngine, retention: Retention, clock: Clock) -> Maintained:
@@ -66,7 +82,8 @@ async def maintain(engine: AsyncEngine, retention: Retention, clock: Clock) -> M
             return Maintained(ran=False)
         try:
             made = await ensure_partitions(conn, today, retention.partitions_ahead_days)
-            dropped = await _drop_old(conn, (_TEXTS,), today - dt.timedelta(days=retention.texts_days))
+            first_text = today - dt.timedelta(days=retention.texts_days)
+            dropped = await _drop_old(conn, (_TEXTS,), first_text)
             rest = tuple(table for table in PARTITIONED if table != _TEXTS)
             dropped += await _drop_old(conn, rest, today - dt.timedelta(days=retention.interactions_days))
             return Maintained(
@@ -78,6 +95,10 @@ async def maintain(engine: AsyncEngine, retention: Retention, clock: Clock) -> M
                 dead_letters=await _delete_dead_letters(
                     conn, clock.now() - dt.timedelta(days=retention.dead_letters_days)
                 ),
+                second_answers=await _clear_second_answers(
+                    conn, dt.datetime.combine(first_text, dt.time(), dt.UTC)
+                ),
+                pairs=await _delete_pairs(conn, clock.now() - dt.timedelta(days=retention.pairs_days)),
             )
         finally:
             if not conn.is_closed():
@@ -93,6 +114,10 @@ async def _drop_old(conn: asyncpg.Connection[Any], tables: tuple[str, ...], firs
         old.sort(key=lambda part: not part.detaching)
         old += [part for part in await left_behind(conn, table) if part.day < first_kept]
         for part in old:
+            if table == _TEXTS:
+                # Before the texts: an interrupted run finds the day again, and with it these.
+                for statement in _QUOTES:
+                    await conn.execute(statement, part.day, timeout=STEP_TIMEOUT_S)
             await drop_partition(conn, part, timeout=STEP_TIMEOUT_S)
             dropped.append(part.name)
     return dropped
@@ -120,6 +145,24 @@ async def _delete_dead_letters(conn: asyncpg.Connection[Any], before: dt.datetim
         conn,
         "DELETE FROM dead_letters WHERE dead_letter_id IN "
         "(SELECT dead_letter_id FROM dead_letters WHERE first_seen < $1 LIMIT $2)",
+        before,
+    )
+
+
+async def _clear_second_answers(conn: asyncpg.Connection[Any], before: dt.datetime) -> int:
+    return await _in_batches(
+        conn,
+        "UPDATE reprompts SET response = '' WHERE ctid = ANY(ARRAY("
+        "SELECT ctid FROM reprompts WHERE created_at < $1 AND response <> '' LIMIT $2))",
+        before,
+    )
+
+
+async def _delete_pairs(conn: asyncpg.Connection[Any], before: dt.datetime) -> int:
+    return await _in_batches(
+        conn,
+        "DELETE FROM preference_pairs WHERE pair_id IN "
+        "(SELECT pair_id FROM preference_pairs WHERE created_at < $1 LIMIT $2)",
         before,
     )
 

@@ -70,8 +70,9 @@ reprompts = Table(
     Column("finish_reason", Text),
     Column("unsafe", Boolean),
     Column("error", Text, nullable=False, server_default=""),
+    Index("ix_reprompts_texts", "created_at", postgresql_where=text("response <> ''")),
 )
-"""Further answers of the served model under the safety instruction."""
+"""Further answers of the served model under the safety instruction; ``response`` is emptied when texts expire."""
 
 preference_pairs = Table(
     "preference_pairs",
