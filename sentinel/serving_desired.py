@@ -49,19 +49,24 @@ class DesiredState(Struct, frozen=True, kw_only=True):
 
 _ADAPTERS = """
 WITH newest AS (
-    SELECT promotion_id, previous_adapter FROM promotions
-    WHERE served_model = $1 ORDER BY generation DESC LIMIT 1
+    SELECT adapter FROM promotions WHERE served_model = $1 ORDER BY generation DESC LIMIT 1
+), behind AS (
+    -- What it replaced when it was promoted: after a rollback to it, that is still where it would go back to.
+    SELECT p.previous_adapter, (
+        SELECT w.state = 'proven' FROM promotion_watches w
+        WHERE w.served_model = $1 AND w.adapter = p.adapter ORDER BY w.started_at DESC LIMIT 1
+    ) AS proven
+    FROM promotions p JOIN newest n ON p.adapter = n.adapter
+    WHERE p.served_model = $1 AND p.action = 'promote' ORDER BY p.generation DESC LIMIT 1
 )
 SELECT a.adapter, a.path, a.state,
-       a.adapter IS NOT DISTINCT FROM n.previous_adapter AND NOT EXISTS (
-           SELECT FROM promotion_watches w WHERE w.promotion_id = n.promotion_id AND w.state = 'proven'
-       ) AS is_way_back,
+       a.adapter IS NOT DISTINCT FROM n.previous_adapter AND n.proven IS NOT TRUE AS is_way_back,
        CASE WHEN a.state IN ('promoted', 'loading', 'probing') OR a.adapter IN (n.previous_adapter, $2) THEN
            (SELECT g.report -> 'probes' FROM gate_reports g
             WHERE g.adapter = a.adapter AND g.report ? 'probes'
             ORDER BY g.created_at DESC LIMIT 1)::text
        END AS probes
-FROM adapters a LEFT JOIN newest n ON true
+FROM adapters a LEFT JOIN behind n ON true
 WHERE a.served_model = $1
 ORDER BY a.state = 'promoted' DESC, a.created_at DESC, a.adapter
 """

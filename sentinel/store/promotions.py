@@ -149,7 +149,9 @@ async def enter_service(
 
 
 async def roll_back(conn: Connection, adapter: str, *, actor: str, reason: str, topic: str) -> Promotion:
-    """Put back what ``adapter`` replaced: states, history and announcement in one transaction. Commits.
+    """Put back what ``adapter`` replaced: states, history, announcement and watch in one transaction. Commits.
+
+    What was replaced before its watch had ended is watched again.
 
     Allowed while frozen: a freeze must not keep a harmful adapter in service.
 
@@ -168,6 +170,8 @@ async def roll_back(conn: Connection, adapter: str, *, actor: str, reason: str, 
         change = await _append(conn, row.served_model, predecessor, adapter, "rollback", None, actor)
         await outbox.insert(conn, [announce_promotion(change, topic)])
         await watches.end(conn, row.served_model)
+        if predecessor is not None:
+            await watches.begin_again(conn, change.promotion_id, row.served_model, predecessor)
         await audit(
             conn,
             actor,

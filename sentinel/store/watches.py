@@ -81,6 +81,24 @@ async def begin(
     )
 
 
+async def begin_again(conn: Connection, promotion_id: UUID, served_model: str, adapter: str) -> bool:
+    """Watch an adapter that a rollback put back, by its promotion's limit and level; in the rollback's transaction.
+
+    False, and nothing is begun, where it was proven before (or never watched).
+    """
+    begun = await conn.fetchval(
+        "INSERT INTO promotion_watches (promotion_id, served_model, adapter, limit_rate, alpha)"
+        " SELECT $1, served_model, adapter, limit_rate, alpha FROM ("
+        "SELECT * FROM promotion_watches WHERE served_model = $2 AND adapter = $3"
+        " ORDER BY started_at DESC LIMIT 1) AS newest"
+        " WHERE state <> 'proven' RETURNING true",
+        promotion_id,
+        served_model,
+        adapter,
+    )
+    return begun is True
+
+
 async def end(conn: Connection, served_model: str) -> None:
     """End what is watched of a served model: something else is in service now."""
     await conn.execute(

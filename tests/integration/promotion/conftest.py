@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from sentinel.settings import Settings
-from tests.integration.promotion.stage import Stage, settings_of
+from sentinel.store.partitions import ensure_partitions
+from tests.integration.promotion.stage import Stage, Traffic, settings_of
 from tests.integration.serving.scripted_replica import ScriptedReplica
 from trainer.changes import Connect, connections
 
@@ -33,3 +35,11 @@ def settings(stage: Stage, replicas: tuple[ScriptedReplica, ScriptedReplica]) ->
 async def connect(settings: Settings) -> AsyncIterator[Connect]:
     async with connections(settings) as opened:
         yield opened
+
+
+@pytest.fixture
+async def traffic(stage: Stage) -> Traffic:
+    conn = await stage.connection()
+    await ensure_partitions(conn, dt.datetime.now(dt.UTC).date(), 1)
+    await conn.close()
+    return Traffic(stage)

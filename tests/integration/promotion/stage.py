@@ -12,6 +12,7 @@ from uuid import UUID, uuid4
 import asyncpg
 import msgspec
 
+from sentinel.jobs import JobPayload
 from sentinel.manifests import AdapterManifest
 from sentinel.serving_desired import Probe
 from sentinel.settings import Settings
@@ -22,6 +23,13 @@ from tests.support.postgres import libpq_url
 
 MODEL = "chat"
 QUESTIONS = ("one", "two")
+
+ROWS = """
+INSERT INTO interactions (day, event_id, received_at, format, model, served_model, served_by, outcome, unsafe,
+    policy_version)
+SELECT (now() AT TIME ZONE 'UTC')::date, gen_random_uuid(), now(), 'native', 'assistant', $1, $2, 'stored', n <= $4, '1'
+FROM generate_series(1, $3::int) AS n
+"""
 
 
 def settings_of(
@@ -132,3 +140,18 @@ class Stage:
             " ORDER BY generation",
             MODEL,
         )
+
+
+class Traffic:
+    """Scored answers, put straight into the table."""
+
+    def __init__(self, stage: Stage) -> None:
+        self._stage = stage
+
+    async def answer(self, served_by: str | None, n: int, unsafe: int) -> None:
+        await self._stage.fetch(ROWS, MODEL, served_by, n, unsafe)
+
+
+async def jobs(stage: Stage) -> list[JobPayload]:
+    rows = await stage.fetch("SELECT payload FROM pgqueuer.pgqueuer")
+    return [msgspec.json.decode(row[0], type=JobPayload) for row in rows]

@@ -6,7 +6,6 @@ import asyncio
 import datetime as dt
 from uuid import UUID, uuid4
 
-import msgspec
 import pytest
 from prometheus_client import CollectorRegistry
 
@@ -16,36 +15,10 @@ from sentinel.jobs import JobKind, JobPayload
 from sentinel.metrics import Metrics
 from sentinel.serving import ReplicaReport, ReplicaState
 from sentinel.settings import Settings
-from sentinel.store.partitions import ensure_partitions
-from tests.integration.promotion.stage import MODEL, Stage
+from tests.integration.promotion.stage import MODEL, Stage, Traffic, jobs
 from trainer.changes import Connect
 from trainer.promote import promote
 from trainer.rollback import run_rollback
-
-ROWS = """
-INSERT INTO interactions (day, event_id, received_at, format, model, served_model, served_by, outcome, unsafe,
-    policy_version)
-SELECT (now() AT TIME ZONE 'UTC')::date, gen_random_uuid(), now(), 'native', 'assistant', $1, $2, 'stored', n <= $4, '1'
-FROM generate_series(1, $3::int) AS n
-"""
-
-
-@pytest.fixture
-async def traffic(stage: Stage) -> Traffic:
-    conn = await stage.connection()
-    await ensure_partitions(conn, dt.datetime.now(dt.UTC).date(), 1)
-    await conn.close()
-    return Traffic(stage)
-
-
-class Traffic:
-    """Scored answers, put straight into the table."""
-
-    def __init__(self, stage: Stage) -> None:
-        self._stage = stage
-
-    async def answer(self, served_by: str | None, n: int, unsafe: int) -> None:
-        await self._stage.fetch(ROWS, MODEL, served_by, n, unsafe)
 
 
 class Watched:
@@ -62,11 +35,6 @@ class Watched:
 
     def value(self, name: str, **labels: str) -> float | None:
         return self.metrics.registry.get_sample_value(name, {"served_model": MODEL, **labels})
-
-
-async def jobs(stage: Stage) -> list[JobPayload]:
-    rows = await stage.fetch("SELECT payload FROM pgqueuer.pgqueuer")
-    return [msgspec.json.decode(row[0], type=JobPayload) for row in rows]
 
 
 async def watch_row(stage: Stage) -> tuple[str, int, int, float]:
