@@ -166,30 +166,63 @@ class Forwarder:
         if direct is not None and not candidates:
             candidates = pool.order(None)
         for replica in candidates:
-            name = direct or adapter or replica.base
+            name = direct or adapter or pool.base_of(replica)
             try:
-                reply = await self._send(request, headers, replica, body.naming(name))
+                answer, lacks = await self._one(request, headers, replica, body, name, adapter)
+                if lacks and adapter is None and direct is None and await self._renamed(pool, replica, name):
+                    name = pool.base_of(replica)
+                    answer, lacks = await self._one(request, headers, replica, body, name, adapter)
             except _NotSentError as error:
                 failure = error.answer
                 continue
-            if reply.status != 404 or adapter is None:
-                return Answer(reply, replica, name, adapter)
-            text = await _read_small(reply)
-            answer = Answer(reply, replica, name, adapter, text)
-            if text is None or not _says_missing(text, name):
+            if not lacks:
                 return answer
             replica.missing.add(name)
-            if lacking is not None:
-                lacking.replica.in_flight -= 1
             lacking = answer
-            self._metrics.missing.inc(pool.served_model, "retried")
-        if direct is not None and lacking is not None:
+            if adapter is not None:
+                self._metrics.missing.inc(pool.served_model, "retried")
+        if lacking is not None and (direct is not None or adapter is None):
+            lacking.replica.in_flight += 1
             return lacking
-        if lacking is not None:
-            lacking.replica.in_flight -= 1
         if adapter is not None and (lacking is not None or not candidates):
             raise _AdapterMissingError
         raise failure or errors.unavailable(timed_out=False)
+
+    async def _one(
+        self,
+        request: web.BaseRequest,
+        headers: CIMultiDict[str],
+        replica: Replica,
+        body: Body,
+        name: str,
+        adapter: str | None,
+    ) -> tuple[Answer, bool]:
+        """One replica's answer, and whether it says that it has no model of that name.
+
+        Such an answer was read to its end and does not count in ``in_flight``.
+        """
+        reply = await self._send(request, headers, replica, body.naming(name))
+        if reply.status != 404:
+            return Answer(reply, replica, name, adapter), False
+        lacks = True
+        try:
+            text = await _read_small(reply)
+            lacks = text is not None and _says_missing(text, name)
+        finally:
+            # Also where the application left, or the replica broke off, while it was read.
+            if lacks:
+                replica.in_flight -= 1
+        return Answer(reply, replica, name, adapter, text), lacks
+
+    async def _renamed(self, pool: Pool, replica: Replica, refused: str) -> bool:
+        """Whether the base has another name on a replica than the one that was guessed and refused.
+
+        A replica whose list never came was asked by the name of the weights. Once refused, and not listed when
+        asked for now, it is not asked for its list again before the next regular look.
+        """
+        if replica.cards is None and replica.may_have(refused):
+            await self._watch.look_at(pool, replica)
+        return pool.base_of(replica) != refused
 
     async def _send(
         self,

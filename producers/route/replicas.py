@@ -36,7 +36,7 @@ class Replica:
         self.up = True
         """Whether its address answers; a new replica is trusted until it does not."""
         self.missing: set[str] = set()
-        """Names that it answered 404 for since it was last looked at."""
+        """Names, also the base's, that it answered 404 for since it was last looked at."""
         self.in_flight = 0
 
     def may_have(self, name: str) -> bool:
@@ -59,6 +59,18 @@ class Pool:
         self.replicas = tuple(Replica(url, model.base) for url in model.replicas)
         self._turn = 0
 
+    def base_of(self, replica: Replica) -> str:
+        """The name to ask a replica's base by: by its own list, else by another replica's, else the configured.
+
+        The configured one are the weights, which need not be served under that name: until a list was read it
+        is a guess.
+        """
+        if replica.cards is None:
+            for other in self.replicas:
+                if other.cards is not None:
+                    return other.base
+        return replica.base
+
     def order(self, adapter: str | None) -> list[Replica]:
         """Whom to ask, best first: those that list the name, then those that may have it; the idle first.
 
@@ -72,7 +84,9 @@ class Pool:
             candidates = [replica for replica in candidates if replica.may_have(adapter)]
             candidates.sort(key=lambda replica: (not replica.lists(adapter), replica.in_flight))
         else:
-            candidates.sort(key=lambda replica: replica.in_flight)
+            candidates.sort(
+                key=lambda replica: (not replica.may_have(self.base_of(replica)), replica.in_flight)
+            )
         return candidates
 
     def knows(self, name: str) -> bool:
@@ -100,6 +114,7 @@ class Watch:
         self._session = session
         self._interval = interval
         self._now = asyncio.Event()
+        self._looking: dict[str, asyncio.Task[None]] = {}
 
     def look_now(self) -> None:
         """Do not wait for the interval: a promotion has changed what the replicas should have."""
@@ -119,6 +134,16 @@ class Watch:
     async def look(self) -> None:
         """Ask every replica once, all at the same time."""
         await asyncio.gather(*(self._ask(pool, replica) for pool in self._pools for replica in pool.replicas))
+
+    async def look_at(self, pool: Pool, replica: Replica) -> None:
+        """Ask one replica now; all that want it at the same time share one question."""
+        looking = self._looking.get(replica.url)
+        if looking is None:
+            looking = asyncio.create_task(self._ask(pool, replica), name="route-look")
+            self._looking[replica.url] = looking
+            looking.add_done_callback(lambda _: self._looking.pop(replica.url, None))
+        # The application of one request may leave; the others still wait for the answer.
+        await asyncio.shield(looking)
 
     async def _ask(self, pool: Pool, replica: Replica) -> None:
         headers = {"Authorization": f"Bearer {pool.token}"} if pool.token else {}
