@@ -22,12 +22,37 @@ from sentinel.errors import CommandError
 LOCK: Final = "run.lock"
 LOG: Final = "run.log"
 """What the run's process wrote, all attempts after one another."""
+FOLDER_MODE: Final = 0o750
+FILE_MASK: Final = 0o027
+"""As the trainer's unit has it. Prompts and answers are in a run's files, so others read nothing; the group may, since
+the engine that evaluates a candidate loads it from there."""
 
 
 def folder_of(runs_dir: Path, served_model: str, run_id: UUID) -> Path:
     """Where the files of a run are."""
     name = re.sub(r"[^A-Za-z0-9._-]", "_", served_model).lstrip(".") or "_"
     return runs_dir / f"{name}-{str(run_id)[:8]}"
+
+
+@contextmanager
+def group_readable() -> Iterator[None]:
+    """What the process writes in the block is for its group and nobody else, whatever the shell's umask is."""
+    before = os.umask(FILE_MASK)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
+def make_folder(path: Path) -> None:
+    """Create a run's folder, closed to others, where it is missing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.mkdir(mode=FOLDER_MODE)
+    except FileExistsError:
+        return
+    # A narrow umask would keep the group out.
+    path.chmod(FOLDER_MODE)
 
 
 class RunDirectory:
@@ -47,7 +72,7 @@ class RunDirectory:
         Raises:
             CommandError: another process works in it.
         """
-        path.mkdir(parents=True, exist_ok=True)
+        make_folder(path)
         with (path / LOCK).open("a+b") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

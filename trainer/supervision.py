@@ -30,7 +30,7 @@ from sentinel.states import RunState
 from sentinel.store import training
 from sentinel.store.engine import DATABASE_ERRORS, classify
 from trainer.process import RunProcess, last_words, spoken
-from trainer.run_directory import LOCK, LOG, folder_of
+from trainer.run_directory import LOCK, LOG, folder_of, make_folder
 
 if TYPE_CHECKING:
     import asyncpg
@@ -93,7 +93,7 @@ class Supervision:
             if run is None:
                 return
             folder = folder_of(self._runs_dir, run.served_model, run.run_id)
-            folder.mkdir(parents=True, exist_ok=True)
+            make_folder(folder)
             with self._locked(folder):
                 self.status = f"run {str(run.run_id)[:8]} of {run.served_model}"
                 await self._supervise(run, folder)

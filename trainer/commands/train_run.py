@@ -28,8 +28,9 @@ def run(
     from sentinel.clock import SystemClock
     from trainer.commands.progress import Bar
     from trainer.execution import execute
+    from trainer.run_directory import group_readable
 
     logs.configure(settings.logging)
-    with Bar("run") as bar:
+    with group_readable(), Bar("run") as bar:
         verdict = asyncio.run(execute(settings, run_id, SystemClock(), bar.report))
     typer.echo(f"the gate's verdict: {verdict}")

@@ -36,6 +36,7 @@ def trainer(
     settings = settings_of(context)
 
     from sentinel import logs
+    from trainer.run_directory import group_readable
     from trainer.worker import LANES, Worker, handle_signals
 
     logs.configure(settings.logging)
@@ -45,7 +46,8 @@ def trainer(
         handle_signals(worker)
         await worker.run()
 
-    asyncio.run(main())
+    with group_readable():
+        asyncio.run(main())
 
 
 def run_command(invocation: Invocation) -> Callable[[UUID], Sequence[str]]:
