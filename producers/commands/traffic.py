@@ -58,6 +58,7 @@ def traffic(
 ) -> None:
     """Send prompts at a rate and publish each exchange as an event.
 
+    Ctrl-C ends the sending, waits for the answers under way and prints the counts; a second one does not wait.
     Prompts come from the built-in families, or from files and Hub sets in the shapes of WildGuardMix,
     WildJailbreak, XSTest, HarmBench and others: exact and near duplicates are removed and counted, the rest is
     shuffled by the seed. hub:OWNER/NAME@REVISION:PATTERN chooses a revision and files.
@@ -108,6 +109,9 @@ def traffic(
         f"{counts.arrived} arrived, {counts.answered} answered, {counts.failed} failed,"
         f" {counts.dropped} found no place"
     )
+    if counts.failed:
+        by_number = sorted(counts.failures.items(), key=lambda item: (-item[1], item[0]))
+        typer.echo("failed: " + ", ".join(f"{reason} ({times})" for reason, times in by_number))
     if counts.arrived and not counts.answered:
         raise CommandError(
             f"nothing was answered: is there an OpenAI-compatible server at {url} that serves {name!r}?"
@@ -147,7 +151,6 @@ async def _run(
     from sentinel.clock import SystemClock
 
     stop = asyncio.Event()
-    _stop_on_signals(stop)
     async with publisher:
         simulator = Simulator(
             model_url=url,
@@ -158,19 +161,30 @@ async def _run(
             clock=SystemClock(),
             max_in_flight=max_in_flight,
         )
+        running = asyncio.create_task(simulator.run(requests=requests, seconds=duration, stop=stop))
+        _stop_on_signals(stop, running)
         showing = asyncio.create_task(_show(simulator.counts, requests))
         try:
-            return await simulator.run(requests=requests, seconds=duration, stop=stop)
+            await asyncio.wait({running})
         finally:
             showing.cancel()
+        if not running.cancelled():
+            running.result()
+        return simulator.counts
 
 
-def _stop_on_signals(stop: asyncio.Event) -> None:
+def _stop_on_signals(stop: asyncio.Event, running: asyncio.Task[Counts]) -> None:
+    """The first signal ends the sending, and answers under way are awaited; a second one waits for nobody."""
     import signal
+
+    def signalled() -> None:
+        if stop.is_set():
+            running.cancel()
+        stop.set()
 
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
+        loop.add_signal_handler(number, signalled)
 
 
 async def _show(counts: Counts, requests: int | None) -> None:

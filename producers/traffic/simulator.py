@@ -9,7 +9,7 @@ from uuid import uuid4
 
 import aiohttp
 import orjson
-from msgspec import Struct
+from msgspec import Struct, field
 
 from producers.route.headers import ADAPTER_HEADER, BASE
 from producers.traffic.events import Exchange, is_answer
@@ -26,9 +26,16 @@ class Counts(Struct):
     arrived: int = 0
     answered: int = 0
     failed: int = 0
+    failures: dict[str, int] = field(default_factory=dict)
+    """The failed ones by their reason: an HTTP status, what is wrong with the answer, or the error's name."""
     dropped: int = 0
     """Arrivals that found every place taken: a stuck model must not pile up tasks."""
     in_flight: int = 0
+
+    def fail(self, reason: str) -> None:
+        """Count a request that got no answer."""
+        self.failed += 1
+        self.failures[reason] = self.failures.get(reason, 0) + 1
 
 
 class Simulator:
@@ -62,7 +69,8 @@ class Simulator:
     async def run(self, *, requests: int | None, seconds: float | None, stop: asyncio.Event) -> Counts:
         """Send until so many requests arrived, so many seconds passed, or ``stop``; then wait for the answers.
 
-        Raises UnavailableError when an event could not be published; it stops sending then.
+        Cancelled, it waits for nobody: what is under way counts as failed. Raises UnavailableError when an event
+        could not be published; it stops sending then.
         """
         began = self._clock.monotonic()
         due = began
@@ -113,17 +121,23 @@ class Simulator:
         try:
             async with session.post(self._url, data=orjson.dumps(body), headers=_JSON) as answer:
                 if answer.status != 200:
-                    self.counts.failed += 1
+                    self.counts.fail(f"HTTP {answer.status}")
                     return
                 found = orjson.loads(await answer.read())
                 served_by = answer.headers.get(ADAPTER_HEADER)
-        except (aiohttp.ClientError, TimeoutError, ValueError):
-            self.counts.failed += 1
+        except orjson.JSONDecodeError:
+            self.counts.fail("no JSON")
             return
+        except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+            self.counts.fail(type(error).__name__)
+            return
+        except asyncio.CancelledError:
+            self.counts.fail("interrupted")
+            raise
         finally:
             self.counts.in_flight -= 1
         if not is_answer(found):
-            self.counts.failed += 1
+            self.counts.fail("no chat completion")
             return
         self.counts.answered += 1
         exchange = Exchange(
