@@ -72,16 +72,20 @@ async def prepare(external: External, run: str) -> tuple[External, Changes]:
 async def _serves(option: str, url: str, name: str) -> None:
     asked = f"{url.rstrip('/')}/v1/models"
     try:
-        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=_LIMIT_S)) as client:
-            async with client.get(asked) as answer:
-                body = await answer.read()
+        async with (
+            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=_LIMIT_S)) as client,
+            client.get(asked) as answer,
+        ):
+            body = await answer.read()
     except (aiohttp.ClientError, TimeoutError, ValueError) as error:
         raise CommandError(
             f"{option}: nothing answers at {asked} ({type(error).__name__}); start the server, or leave the option"
             " out for an embedded one"
         ) from None
     if answer.status != 200:
-        raise CommandError(f"{option}: {asked} answers {answer.status}; name the server's address without /v1")
+        raise CommandError(
+            f"{option}: {asked} answers {answer.status}; name the server's address without /v1"
+        )
     listed = _names(body)
     if name not in listed:
         raise CommandError(
@@ -105,9 +109,7 @@ def _database(url: str) -> str:
     try:
         return Database(url=SecretStr(url)).url.get_secret_value()
     except ValidationError:
-        raise CommandError(
-            "--database-url: write postgresql://user:password@host:port/database"
-        ) from None
+        raise CommandError("--database-url: write postgresql://user:password@host:port/database") from None
 
 
 async def _is_empty(url: str) -> None:
@@ -121,7 +123,7 @@ async def _is_empty(url: str) -> None:
     try:
         for table in _ROWS:
             known = await conn.fetchval("SELECT to_regclass($1) IS NOT NULL", table)
-            if known and await conn.fetchval(f"SELECT EXISTS (SELECT FROM {table})"):
+            if known and await conn.fetchval(f"SELECT EXISTS (SELECT FROM {table})"):  # noqa: S608
                 name = await conn.fetchval("SELECT current_database()")
                 raise CommandError(
                     f"--database-url: the database {name!r} holds rows of an earlier run or of a service, and a"
@@ -140,7 +142,7 @@ def _kafka(servers: str, run: str) -> Kafka:
     try:
         return Kafka(
             # The settings' own reader of comma-separated lists.
-            bootstrap_servers=servers,  # type: ignore[arg-type]
+            bootstrap_servers=servers,
             topics=(f"{own}.{TOPIC}",),
             group_id=own,
             findings_topic=f"{own}.findings",
@@ -172,7 +174,9 @@ async def _make_topics(kafka: Kafka) -> None:
                 brokers = len((await admin.describe_cluster())["brokers"])
                 copies = max(1, min(_REPLICAS, brokers))
                 made = [NewTopic(kafka.topics[0], _PARTITIONS, copies)]
-                made += [NewTopic(name, 1, copies) for name in (kafka.findings_topic, kafka.dead_letters_topic)]
+                made += [
+                    NewTopic(name, 1, copies) for name in (kafka.findings_topic, kafka.dead_letters_topic)
+                ]
                 compact = {"cleanup.policy": "compact"}
                 made.append(NewTopic(kafka.promotions_topic, 1, copies, topic_configs=compact))
                 answer = await admin.create_topics(made)
