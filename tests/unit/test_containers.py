@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,14 @@ import pytest
 import yaml
 
 from sentinel.errors import ConfigurationError
-from sentinel.settings import load
+from sentinel.settings import Settings, load
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
 # A full version, or a digest: a moving tag makes tomorrow's start another program.
 PINNED = re.compile(r".+(?::\d+\.\d+(?:\.\d+)?(?:-[a-z0-9-]+)?|@sha256:[0-9a-f]{64})")
 OWN_IMAGE = "sentinel-loop:0.1.0"
+TRAINER_IMAGE = "sentinel-loop-trainer:0.1.0"
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +55,7 @@ def environment_of(service: dict[str, Any], given: dict[str, str]) -> dict[str, 
 
 
 def test_the_parts_are_there(compose: dict[str, Any]) -> None:
-    assert set(compose["services"]) == {"kafka", "topics", "postgres", "migrate", "daemon"}
+    assert set(compose["services"]) == {"kafka", "topics", "postgres", "migrate", "daemon", "trainer"}
     assert compose["services"]["kafka"]["image"].startswith("apache/kafka:")
     assert compose["services"]["postgres"]["image"].startswith("postgres:17")
 
@@ -62,15 +64,19 @@ def test_images_are_pinned(compose: dict[str, Any]) -> None:
     images = {name: service["image"] for name, service in compose["services"].items()}
     assert {name: image for name, image in images.items() if not PINNED.fullmatch(image)} == {}
     assert images["daemon"] == images["migrate"] == OWN_IMAGE
+    assert images["trainer"] == TRAINER_IMAGE
+    assert OWN_IMAGE.rpartition(":")[2] == TRAINER_IMAGE.rpartition(":")[2] == version("sentinel-loop")
     bases = re.findall(r"^(?:FROM (?!\$)(\S+)|ARG PYTHON_IMAGE=(\S+))", DOCKERFILE, re.MULTILINE)
     assert bases
-    assert [base for pair in bases for base in pair if base and not PINNED.fullmatch(base)] == []
+    named = [base for pair in bases for base in pair if base and base not in stages()]
+    assert [base for base in named if not PINNED.fullmatch(base)] == []
 
 
 def test_every_long_running_service_has_a_health_check(compose: dict[str, Any]) -> None:
     once = {name for name, service in compose["services"].items() if service.get("restart") == "no"}
     assert once == {"topics", "migrate"}
-    for name in set(compose["services"]) - once:
+    # The trainer has no port: who takes jobs is in the database, and `sentinel doctor` reads it there.
+    for name in set(compose["services"]) - once - {"trainer"}:
         check = compose["services"][name]["healthcheck"]
         assert check["test"][0] == "CMD", name
         assert {"interval", "timeout", "retries"} <= set(check), name
@@ -119,15 +125,111 @@ def test_the_daemon_has_time_to_drain(compose: dict[str, Any], tmp_path: Path) -
     assert grace > consumer.stop_intake_s + consumer.drain_s + consumer.flush_s
 
 
-def test_the_image_runs_as_nobody_and_installs_by_hash() -> None:
-    final = DOCKERFILE.rsplit("\nFROM ", 1)[1]
-    user = re.findall(r"^USER (\S+)", final, re.MULTILINE)
-    assert user, "the last stage names no user"
+TRAINING = {
+    "EVALUATION_URL": "http://evaluation.example:8001",
+    "JUDGE_URL": "http://judge.example:8002",
+    "JUDGE_NAME": "another-guard",
+    "JUDGE_WEIGHTS": "f00",
+    "GUARD_WEIGHTS": "ba5",
+    "EVALUATION_SETS": '[{"name": "harmful", "kind": "harmful", "path": "/etc/sentinel/sets/harmful.jsonl"}]',
+    "EVALUATION_UTILITY": "judge",
+    "ADAPTERS_SEEN": "/adapters",
+}
+
+
+def test_the_trainer_starts_only_when_asked_for(compose: dict[str, Any]) -> None:
+    services = compose["services"]
+    profiled = {name for name, service in services.items() if service.get("profiles")}
+    assert profiled == {"trainer"}
+    assert services["trainer"]["profiles"] == ["train"]
+    assert services["trainer"]["build"]["target"] in stages()
+    assert services["trainer"]["command"] == ["trainer"]
+    assert services["trainer"]["restart"] == "unless-stopped"
+
+
+@pytest.mark.parametrize("given", [GIVEN, GIVEN | TRAINING], ids=["defaults", "all"])
+def test_the_trainers_environment_makes_valid_settings(
+    compose: dict[str, Any], given: dict[str, str], tmp_path: Path
+) -> None:
+    trainer, daemon = (
+        load(
+            environ=environment_of(compose["services"][name], given), default_file=tmp_path / "absent"
+        ).settings
+        for name in ("trainer", "daemon")
+    )
+    # What they read differently would be promoted into nowhere.
+    assert trainer.database == daemon.database
+    assert trainer.guard == daemon.guard
+    assert trainer.served_models == daemon.served_models
+    assert trainer.adapters == daemon.adapters
+    assert trainer.runs_dir == daemon.runs_dir
+    mounted = {
+        Path(target): source
+        for source, target, *_ in (
+            volume.rsplit(":") for volume in compose["services"]["trainer"]["volumes"][:3]
+        )
+    }
+    assert mounted[trainer.runs_dir] == "runs"
+    assert mounted[trainer.adapters.store] == "adapters"
+    if given is GIVEN:
+        assert (trainer.evaluation.server_url, trainer.evaluation.sets) == (None, ())
+        return
+    assert trainer.evaluation.server_url == TRAINING["EVALUATION_URL"]
+    assert trainer.evaluation.remote_prefix == TRAINING["ADAPTERS_SEEN"]
+    assert trainer.served_models["main"].remote_prefix == TRAINING["ADAPTERS_SEEN"]
+    assert trainer.evaluation.judge.weights != trainer.guard.weights
+    assert [source.kind for source in trainer.evaluation.sets] == ["harmful"]
+    assert trainer.evaluation.utility == "judge"
+
+
+def test_what_the_trainer_writes_outlives_its_container(compose: dict[str, Any]) -> None:
+    service = compose["services"]["trainer"]
+    assert service["read_only"] is True
+    named = {volume.split(":")[0] for volume in service["volumes"] if not volume.startswith("${")}
+    assert named == {"runs", "adapters", "models"} <= set(compose["volumes"])
+    stage = stages()["trainer"]
+    for volume in service["volumes"]:
+        *_, target = volume.removesuffix(":ro").rsplit(":", 1)
+        if volume.split(":")[0] in named:
+            # A fresh volume takes the owner of the image's folder; root's could not be written.
+            assert f'"{target}"' in stage
+            assert re.search(rf"install -d -o sentinel .*{target}\b", stage), target
+    # The base comes from the Hub into a folder that can be written.
+    assert "HF_HOME=/var/lib/sentinel/models" in stage
+
+
+def test_the_trainer_has_time_to_stop(compose: dict[str, Any]) -> None:
+    grace = int(compose["services"]["trainer"]["stop_grace_period"].removesuffix("s"))
+    assert grace >= Settings().training.kill_grace_s + 15
+
+
+def stages() -> dict[str, str]:
+    """The stages of the image's file by their names; the last one has none and is the daemon's."""
+    found = {}
+    for text in re.split(r"^FROM ", DOCKERFILE, flags=re.MULTILINE)[1:]:
+        name = re.match(r"\S+ AS (\S+)", text)
+        found["" if name is None else name[1]] = text
+    return found
+
+
+@pytest.mark.parametrize("stage", ["", "trainer"], ids=["daemon", "trainer"])
+def test_the_images_run_as_nobody(stage: str) -> None:
+    assert list(stages())[-1] == ""
+    user = re.findall(r"^USER (\S+)", stages()[stage], re.MULTILINE)
+    assert user, "the stage names no user"
     assert not user[-1].startswith(("0", "root"))
+
+
+def test_the_images_install_by_hash() -> None:
     installs = re.findall(r"pip install [^&\n]+", DOCKERFILE)
-    assert len(installs) == 3
-    for install in installs:
-        assert "--require-hashes" in install or "--no-index" in install, install
+    assert len(installs) == 5
+    # torch alone is named by its version: its build depends on the machine.
+    unhashed = [
+        install for install in installs if "--require-hashes" not in install and "--no-index" not in install
+    ]
+    assert [re.findall(r'"(.+)"', install) for install in unhashed] == [["$torch"]]
+    assert "torch" not in stages()[""]
+    assert "requirements/models.txt" in stages()["build-trainer"]
 
 
 def test_what_the_image_copies_exists() -> None:
