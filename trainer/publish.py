@@ -1,4 +1,4 @@
-"""A data set on the Hub: only when a person asks for it, private unless that person says otherwise."""
+"""A data set or an adapter on the Hub: only when a person asks, private unless that person says otherwise."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hashlib
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from msgspec import Struct
 from pydantic import ValidationError
@@ -28,11 +28,18 @@ class Upload(Struct, frozen=True, kw_only=True):
     repo: str
     endpoint: str
     private: bool
+    kind: Literal["dataset", "model"]
     files: dict[str, bytes]
-    manifest: DatasetManifest
+    sha256: str
+    """Of the data set's content, or of the adapter's weights."""
+
+    @property
+    def page(self) -> str:
+        """Address of the repository for people."""
+        return f"{self.endpoint.rstrip('/')}/{'datasets/' if self.kind == 'dataset' else ''}{self.repo}"
 
 
-def plan(
+def plan_dataset(
     folder: Path,
     settings: Publication,
     *,
@@ -54,19 +61,31 @@ def plan(
             f"{folder} was made with dataset.redact: false and may hold personal data; make it anew, or say"
             " --unredacted"
         )
-    name = repo or default_repo(settings.account, manifest.served_model)
-    if len(parts := name.split("/")) != 2 or not all(_PART.fullmatch(part) for part in parts):
-        raise CommandError(f"{name!r} is no repository of the Hub: give <account>/<name>")
+    name = repo_of(repo, settings.account, manifest.served_model, "DPO")
     files[CARD] = card(manifest, name=name.split("/")[1], licence=settings.licence).encode()
-    return Upload(repo=name, endpoint=settings.endpoint, private=private, files=files, manifest=manifest)
+    return Upload(
+        repo=name,
+        endpoint=settings.endpoint,
+        private=private,
+        kind="dataset",
+        files=files,
+        sha256=manifest.content_sha256,
+    )
 
 
-def default_repo(account: str, served_model: str) -> str:
-    """``<account>/<model>_DPO``. Raises CommandError without an account: there is none by default."""
-    if not account:
+def repo_of(given: str | None, account: str, served_model: str, ending: str) -> str:
+    """The name that was given, else ``<account>/<model>_<ending>``.
+
+    Raises:
+        CommandError: the Hub takes no such name, or none was given and there is no account: none is the default.
+    """
+    if not given and not account:
         raise CommandError("set dataset.publication.account, or name the repository with --repo")
     model = re.sub(r"[^A-Za-z0-9._-]+", "-", served_model).strip("-.") or "model"
-    return f"{account}/{model}_DPO"
+    name = given or f"{account}/{model}_{ending}"
+    if len(parts := name.split("/")) != 2 or not all(_PART.fullmatch(part) for part in parts):
+        raise CommandError(f"{name!r} is no repository of the Hub: give <account>/<name>")
+    return name
 
 
 def _checked(folder: Path) -> tuple[DatasetManifest, dict[str, bytes]]:
@@ -106,9 +125,9 @@ def publish(upload: Upload, token: str) -> str:
     api = HfApi(endpoint=upload.endpoint, token=token)
     try:
         try:
-            exists = api.dataset_info(upload.repo)
+            exists = api.repo_info(upload.repo, repo_type=upload.kind)
         except RepositoryNotFoundError:
-            api.create_repo(upload.repo, repo_type="dataset", private=upload.private)
+            api.create_repo(upload.repo, repo_type=upload.kind, private=upload.private)
         else:
             if upload.private and not exists.private:
                 raise CommandError(
@@ -117,8 +136,8 @@ def publish(upload: Upload, token: str) -> str:
         commit = api.create_commit(
             upload.repo,
             [CommitOperationAdd(path, data) for path, data in sorted(upload.files.items())],
-            commit_message=f"Data set {upload.manifest.content_sha256[:12]}",
-            repo_type="dataset",
+            commit_message=f"{'Data set' if upload.kind == 'dataset' else 'Adapter'} {upload.sha256[:12]}",
+            repo_type=upload.kind,
         )
     except away as error:
         status = getattr(getattr(error, "response", None), "status_code", None)
@@ -135,12 +154,13 @@ def publish(upload: Upload, token: str) -> str:
 
 
 def listed(upload: Upload) -> Mapping[str, Any]:
-    """What would go, for people and scripts; the rows themselves are not in it."""
+    """What would go, for people and scripts; rows and weights are not in it."""
     return {
         "repo": upload.repo,
+        "kind": upload.kind,
         "endpoint": upload.endpoint,
         "private": upload.private,
         "files": {name: len(data) for name, data in sorted(upload.files.items())},
-        "content_sha256": upload.manifest.content_sha256,
+        "sha256": upload.sha256,
         "card": upload.files[CARD].decode(),
     }

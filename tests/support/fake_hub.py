@@ -1,4 +1,4 @@
-"""A Hub of the test's own: the few endpoints that a client needs to make a data set's repository and commit to it."""
+"""A Hub of the test's own: the few endpoints that a client needs to make a repository and commit to it."""
 
 from __future__ import annotations
 
@@ -37,15 +37,20 @@ class FakeHub:
             name = f"{wanted.get('organization') or 'me'}/{wanted['name']}"
             private = wanted.get("private") or wanted.get("visibility") == "private"
             self.repos[name] = {"private": bool(private), "type": wanted.get("type"), "files": {}}
-            return 200, {"url": f"{self.url}/datasets/{name}"}, {}
+            return (
+                200,
+                {"url": f"{self.url}/{'datasets/' if wanted.get('type') == 'dataset' else ''}{name}"},
+                {},
+            )
         if path == "/api/validate-yaml":
             return 200, {"errors": [], "warnings": []}, {}
-        name, _, verb = path.removeprefix("/api/datasets/").partition("/preupload/")
+        path = path.removeprefix("/api/datasets/").removeprefix("/api/models/")
+        name, _, verb = path.partition("/preupload/")
         if verb:
             files = json.loads(body)["files"]
             answer = [{"path": one["path"], "uploadMode": "regular", "shouldIgnore": False} for one in files]
             return 200, {"files": answer}, {}
-        name, _, verb = path.removeprefix("/api/datasets/").partition("/commit/")
+        name, _, verb = path.partition("/commit/")
         if name not in self.repos:
             return 404, {"error": "Repository not found"}, {"X-Error-Code": "RepoNotFound"}
         if not verb:
@@ -56,7 +61,7 @@ class FakeHub:
                 self.repos[name]["files"][item["value"]["path"]] = base64.b64decode(item["value"]["content"])
         return (
             200,
-            {"commitUrl": f"{self.url}/datasets/{name}/commit/1", "commitOid": "1" * 40, "success": True},
+            {"commitUrl": f"{self.url}/{name}/commit/1", "commitOid": "1" * 40, "success": True},
             {},
         )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import random
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID, uuid4
@@ -19,6 +19,7 @@ from sentinel.settings import Settings
 from sentinel.store.partitions import ensure_partitions
 from sentinel.tiny.prompts import Kind, Request, draw
 from sentinel.verdicts import Label
+from tests.support.fake_hub import FakeHub, fake_hub
 from tests.support.postgres import libpq_url
 
 DAY = dt.date(2026, 3, 1)
@@ -176,3 +177,11 @@ def settings() -> Settings:
             "evaluation": {"reserved_share": 0.05},
         }
     )
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
+    # A token of the machine's user must never be used.
+    monkeypatch.setenv("HF_TOKEN", "hf_somebodyelse")
+    with fake_hub() as server:
+        yield server

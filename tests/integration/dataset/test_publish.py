@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pytest
 import yaml
 from typer.testing import CliRunner, Result
 
@@ -17,17 +15,9 @@ from sentinel.manifests import DatasetManifest
 from sentinel.settings import Dataset
 from sentinel.tiny.prompts import Kind
 from tests.integration.dataset.conftest import requests
-from tests.support.fake_hub import TOKEN, FakeHub, fake_hub
+from tests.support.fake_hub import TOKEN, FakeHub
 from trainer.dataset.imported import import_dataset
 from trainer.reporting import silent
-
-
-@pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
-    # A token of the machine's user must never be used.
-    monkeypatch.setenv("HF_TOKEN", "hf_somebodyelse")
-    with fake_hub() as server:
-        yield server
 
 
 def made(folder: Path, **settings: Any) -> DatasetManifest:
