@@ -6,6 +6,7 @@ import typer
 
 from trainer.commands import train_gate, train_promote, train_runs
 from trainer.commands.train_compare import compare
+from trainer.commands.train_compose import compose
 from trainer.commands.train_dataset import dataset
 from trainer.commands.train_evaluate import evaluate
 from trainer.commands.train_finetune import finetune
@@ -31,6 +32,7 @@ app.command("finetune")(finetune)
 app.command("evaluate")(evaluate)
 app.command("compare")(compare)
 app.command("merge")(merge)
+app.command("compose")(compose)
 app.command("start")(train_runs.start)
 app.command("runs")(train_runs.list_runs)
 app.command("cancel")(train_runs.cancel)

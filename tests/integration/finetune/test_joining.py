@@ -90,6 +90,49 @@ def test_a_composition_is_the_weighted_sum_of_the_updates(finished: Run, tmp_pat
         compose([Part(adapter, 2.0), Part(other, -1.0)], tmp_path / "x", max_rank=8)
 
 
+def test_the_command_composes_what_peft_adds_up_of_two_adapters_at_work_together(
+    finished: Run, tmp_path: Path
+) -> None:
+    import torch
+    from peft import LoraConfig, PeftModel, get_peft_model
+
+    noise = torch.Generator().manual_seed(2)
+    settings = LoraConfig(r=3, lora_alpha=5, target_modules=["q_proj", "down_proj"], task_type="CAUSAL_LM")
+    strange = get_peft_model(plain(tiny_pairs.CHAT), settings)
+    for parameter_name, weight in strange.named_parameters():
+        if "lora_" in parameter_name:
+            weight.data = torch.randn(weight.shape, generator=noise) * 0.2
+    strange.save_pretrained(str(tmp_path / "strange"))
+    written = tmp_path / "strange" / "adapter_config.json"
+    written.write_text(written.read_text().replace(str(tiny_pairs.CHAT), tiny_pairs.CHAT.name))
+
+    # PEFT adds the updates of all active adapters, layer by layer.
+    both: Any = PeftModel.from_pretrained(
+        plain(tiny_pairs.CHAT), str(finished[1].adapter), adapter_name="one"
+    )
+    both.load_adapter(str(tmp_path / "strange"), adapter_name="two")
+    ids = torch.arange(40).reshape(2, 20)
+
+    def logits(*active: str) -> torch.Tensor:
+        both.base_model.set_adapter(list(active))
+        with torch.no_grad():
+            found: torch.Tensor = both(input_ids=ids).logits
+        return found
+
+    out = tmp_path / "sum"
+    arguments = [f"{finished[1].adapter}=1", str(tmp_path / "strange"), "--out", str(out)]
+    done = CliRunner().invoke(app, ["compose", *arguments])
+    assert done.exit_code == 0, f"{done.output}{done.exception}"
+    assert "rank 7" in done.output
+    with torch.no_grad():
+        found = PeftModel.from_pretrained(plain(tiny_pairs.CHAT), str(out))(input_ids=ids).logits
+    assert (found - logits("one", "two")).abs().max() < 1e-4
+    for alone in ("one", "two"):
+        assert (found - logits(alone)).abs().max() > 0.1
+    wrong = CliRunner().invoke(app, ["compose", f"{finished[1].adapter}=much", "x", "--out", str(out)])
+    assert wrong.exit_code == 2
+
+
 def test_the_finetune_command_shows_what_a_run_made(finished: Run, data: TinyData, tmp_path: Path) -> None:
     folder, made = finished
     snapshot = tmp_path / "recipe.yaml"
