@@ -41,6 +41,9 @@ def model_spans(body: bytes, start: int = 0, *, in_response: bool = False) -> It
                     value = _VALUE.match(body, end)
                     if value is not None:
                         yield value.span(1)
+                    if body.find(_MODEL, end) < 0:
+                        # What follows is most of the body, and cannot name it again.
+                        return
             if depth == 1:
                 under_response = end - begin == len(_RESPONSE) and body.startswith(_RESPONSE, begin)
         elif first in (_OBJECT, _ARRAY):

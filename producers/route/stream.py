@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Final
 
-from producers.route.names import restored
+from producers.route.names import model_spans, replaced, text_at
 
 _KEY: Final = b'"model"'
 _FIELD: Final = b"data:"
+_MAX_BEGIN: Final = 1024
 
 
 class StreamRestorer:
@@ -23,6 +24,8 @@ class StreamRestorer:
         self._new = new
         self._limit = limit
         self._held = bytearray()
+        self._begin = self._begin_restored = b""
+        """How the last line that named the model began, up to the name, and what became of that."""
 
     def feed(self, chunk: bytes) -> bytes:
         """What can be passed on after ``chunk`` has come; may be empty."""
@@ -48,6 +51,16 @@ class StreamRestorer:
         return rest
 
     def _line(self, line: bytes) -> bytes:
+        # Most lines of a stream begin alike (id, time, model), and what decides is in that beginning.
+        if self._begin and line.startswith(self._begin):
+            return self._begin_restored + line[len(self._begin) :]
         if not line.startswith(_FIELD) or _KEY not in line:
             return line
-        return restored(line, self._old, self._new, len(_FIELD))
+        for span in model_spans(line, len(_FIELD), in_response=True):
+            if text_at(line, span) != self._old:
+                return line
+            if span[1] <= _MAX_BEGIN:
+                self._begin = line[: span[1]]
+                self._begin_restored = replaced(self._begin, [span], self._new)
+            return replaced(line, [span], self._new)
+        return line

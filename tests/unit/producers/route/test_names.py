@@ -63,6 +63,16 @@ def test_a_repeated_key_is_replaced_everywhere_and_the_last_counts() -> None:
     assert replaced(data, spans, "c") == b'{"model":"c","x":1,"model":"c"}'
 
 
+def test_a_name_after_a_long_conversation_is_found() -> None:
+    turns = json.dumps([{"role": "user", "content": 'say "model" or {"model": "x"}'}] * 50).encode()
+    for data in (
+        b'{"messages":' + turns + b',"model":"a"}',
+        b'{"model":"b","messages":' + turns + b',"model":"a"}',
+    ):
+        spans = list(model_spans(data))
+        assert text_at(data, spans[-1]) == json.loads(data)["model"] == "a"
+
+
 @pytest.mark.parametrize(
     "body",
     [

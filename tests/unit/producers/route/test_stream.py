@@ -42,6 +42,25 @@ def test_only_the_name_changes_wherever_the_stream_is_cut(
     assert fed(StreamRestorer("old", "new"), before, cuts) == after
 
 
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["1", "2"]), st.sampled_from(["old", "other", "ol"]), TEXTS), max_size=6
+    ),
+    st.booleans(),
+)
+def test_lines_that_begin_alike_are_each_looked_at(lines: list[tuple[str, str, str]], late: bool) -> None:
+    def stream(renamed: bool) -> bytes:
+        out = b""
+        for number, name, text in lines:
+            named = {"model": "new" if renamed and name == "old" else name}
+            rest = {"choices": [{"delta": {"content": text}}]}
+            body = {"id": number, **(rest | named if late else named | rest)}
+            out += b"data: " + json.dumps(body).encode() + b"\n\n"
+        return out
+
+    assert fed(StreamRestorer("old", "new"), stream(renamed=False), []) == stream(renamed=True)
+
+
 def test_another_model_is_left_alone() -> None:
     data = event("text", "other", "\n", spaced=False)
     assert fed(StreamRestorer("old", "new"), data, [3, 9]) == data
