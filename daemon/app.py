@@ -22,7 +22,6 @@ from consumers.source import Source
 from daemon.assembly import (
     Intake,
     code_version,
-    make_connect,
     make_policy,
     make_served,
     make_source,
@@ -42,6 +41,7 @@ from sentinel.health import Health, HealthServer
 from sentinel.metrics import Metrics
 from sentinel.notify import Notifier
 from sentinel.settings import Settings, service_manager
+from sentinel.store.connections import connect_to
 from sentinel.store.engine import DATABASE_ERRORS, create_engine
 from sentinel.store.flush import Flushed
 from sentinel.store.instance import InstanceLock
@@ -107,7 +107,7 @@ class Service:
             wrote=self._wrote,
             default_format=default_format,
         )
-        connect = spare_connections(make_connect(self.engine), settings.database.pool_size)
+        connect = spare_connections(connect_to(self.engine), settings.database.pool_size)
         self._in_service = InService(settings, connect, served, self.metrics, self.clock)
         self._generators = make_generators(settings, served, self.clock)
         self._reprompter = make_reprompter(
@@ -180,7 +180,7 @@ class Service:
         self.metrics.set_build(
             version=code_version(), policy=self.settings.policy.version, guard=self.guard.guard_id
         )
-        async with make_connect(self.engine)() as conn:
+        async with connect_to(self.engine)() as conn:
             await check_schema(conn)
             await ensure_partitions(
                 conn, self.clock.now().date(), self.settings.retention.partitions_ahead_days

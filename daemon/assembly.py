@@ -8,10 +8,9 @@ from __future__ import annotations
 import datetime as dt
 import socket
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import Callable, Iterable
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from consumers.flood import FloodLimits
 from consumers.formats import decode
@@ -27,58 +26,25 @@ from sentinel import logs
 from sentinel.announcements import FindingOutput, announce_dead_letter, announce_interaction
 from sentinel.breaker import Breaker, BreakerState
 from sentinel.clock import Clock
-from sentinel.errors import UnavailableError
 from sentinel.guards.base import Guard
 from sentinel.kafka_security import security_arguments
 from sentinel.metrics import Metrics
 from sentinel.served import ServedModel, ServedModels
 from sentinel.settings import Settings
-from sentinel.store.engine import DATABASE_ERRORS, classify, raw_connection
+from sentinel.store.connections import connect_to
 from sentinel.store.flush import Flushed
 from sentinel.store.partitions import create_missing
 from sentinel.verdicts import Policy
 
 if TYPE_CHECKING:
-    import asyncpg
     from sqlalchemy.ext.asyncio import AsyncEngine
 
 _log = logs.get("daemon.assembly")
-Connect = Callable[[], AbstractAsyncContextManager["asyncpg.Connection[Any]"]]
 
 
 def code_version() -> str:
     """Version of the installed distribution, stored with what this code writes."""
     return version("sentinel-loop")
-
-
-def make_connect(engine: AsyncEngine) -> Connect:
-    """Connections for parts that only need to know whether the database is there.
-
-    Raises UnavailableError on connecting; errors of statements are the caller's to classify.
-    """
-    place = _place(engine)
-
-    @asynccontextmanager
-    async def connect() -> AsyncIterator[asyncpg.Connection[Any]]:
-        try:
-            async with raw_connection(engine) as conn:
-                yield conn
-        except DATABASE_ERRORS as error:
-            if classify(error) == "unavailable":
-                raise UnavailableError(
-                    f"the database at {place} is away ({type(error).__name__}): see 'sentinel doctor'",
-                    target="database",
-                ) from error
-            raise
-
-    return connect
-
-
-def _place(engine: AsyncEngine) -> str:
-    """Where the database is, without user and password."""
-    url = engine.url
-    host = url.host or url.query.get("host") or "localhost"
-    return f"{host if isinstance(host, str) else ','.join(host)}:{url.port or url.query.get('port') or 5432}"
 
 
 def make_policy(settings: Settings) -> Policy:
@@ -150,7 +116,7 @@ class Intake:
         default_format: str | None = None,
     ) -> None:
         self.observation = Observation(metrics, clock)
-        self.connect = make_connect(engine)
+        self.connect = connect_to(engine)
         self._clock = clock
         self._engine = engine
         self._wrote = wrote

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
 from daemon.attribution import Attribution
@@ -16,9 +15,7 @@ from sentinel.served import ServedModels
 from sentinel.settings import Settings
 
 if TYPE_CHECKING:
-    import asyncpg
-
-    Connect = Callable[[], AbstractAsyncContextManager[asyncpg.Connection[Any]]]
+    from sentinel.store.connections import Connect
 
 
 class InService:

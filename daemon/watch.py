@@ -10,8 +10,7 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import math
-from collections.abc import Callable, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
     import asyncpg
 
     Connection = asyncpg.Connection[Any]
-    Connect = Callable[[], AbstractAsyncContextManager[Connection]]
+    from sentinel.store.connections import Connect
 
 _log = logs.get("daemon.watch")
 

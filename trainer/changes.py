@@ -1,22 +1,15 @@
-"""Jobs that change what is in service: connections for one job, and the adapter that a payload means."""
+"""Jobs that change what is in service: who acts, and the adapter that a payload means."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 from uuid import UUID
 
 from sentinel.errors import CommandError
 from sentinel.store.adapters import AdapterRow, adapter_of_run
-from sentinel.store.engine import create_engine, raw_connection
 
 if TYPE_CHECKING:
-    import asyncpg
-
-    from sentinel.settings import Settings
-
-Connect = Callable[[], AbstractAsyncContextManager["asyncpg.Connection[Any]"]]
+    from sentinel.store.connections import Connect
 
 ACTOR: Final = "trainer"
 """Who acts, in the audit log, where no person does."""
@@ -30,22 +23,6 @@ class ChangePayload(Protocol):
 
     @property
     def run_id(self) -> UUID: ...
-
-
-@asynccontextmanager
-async def connections(settings: Settings) -> AsyncIterator[Connect]:
-    """A pool for as long as the block lasts; what it gives are asyncpg's own connections."""
-    engine = create_engine(settings.database)
-
-    @asynccontextmanager
-    async def connect() -> AsyncIterator[asyncpg.Connection[Any]]:
-        async with raw_connection(engine) as conn:
-            yield conn
-
-    try:
-        yield connect
-    finally:
-        await engine.dispose()
 
 
 async def adapter_of_payload(connect: Connect, payload: ChangePayload) -> AdapterRow:

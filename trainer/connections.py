@@ -1,45 +1,32 @@
-"""Connections of the trainer's processes and commands: asyncpg's own, with errors that say what to do."""
+"""Connections of the trainer's commands, and of the processes that do one job."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from sentinel.errors import UnavailableError
-from sentinel.store.engine import DATABASE_ERRORS, classify, create_engine, raw_connection
+from sentinel.store.connections import Connect, connect_to
+from sentinel.store.engine import create_engine, raw_connection
 from sentinel.store.migrate import check_schema
 
 if TYPE_CHECKING:
     import asyncpg
-    from sqlalchemy.ext.asyncio import AsyncEngine
 
     from sentinel.settings import Settings
 
-Connect = Callable[[], AbstractAsyncContextManager["asyncpg.Connection[Any]"]]
 T = TypeVar("T")
 
 
-def connect_to(engine: AsyncEngine) -> Connect:
-    """Connections of a pool.
-
-    Raises UnavailableError where the database is away; errors of statements are the caller's to classify.
-    """
-
-    @asynccontextmanager
-    async def connect() -> AsyncIterator[asyncpg.Connection[Any]]:
-        try:
-            async with raw_connection(engine) as conn:
-                yield conn
-        except DATABASE_ERRORS as error:
-            if isinstance(error, UnavailableError) or classify(error) != "unavailable":
-                raise
-            raise UnavailableError(
-                f"the database is away ({type(error).__name__}): see 'sentinel doctor'", target="database"
-            ) from error
-
-    return connect
+@asynccontextmanager
+async def connections(settings: Settings) -> AsyncIterator[Connect]:
+    """A pool for as long as the block lasts. What is done with a connection may raise anything: it stays as it is."""
+    engine = create_engine(settings.database)
+    try:
+        yield lambda: raw_connection(engine)
+    finally:
+        await engine.dispose()
 
 
 def with_database(settings: Settings, work: Callable[[asyncpg.Connection[Any]], Awaitable[T]]) -> T:

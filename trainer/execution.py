@@ -13,8 +13,9 @@ from sentinel.errors import CommandError, ConfigurationError, StaleAttemptError,
 from sentinel.settings import Settings
 from sentinel.states import RunState
 from sentinel.store import training
+from sentinel.store.connections import Connect
 from sentinel.store.engine import DATABASE_ERRORS
-from trainer.changes import Connect, connections
+from trainer.connections import connections
 from trainer.pipeline import TrainingPipeline
 from trainer.reporting import Report, Stage
 from trainer.run_directory import RunDirectory, folder_of

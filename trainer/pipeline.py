@@ -13,8 +13,8 @@ folder: a run that was killed goes on with the first step that has none, and eac
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,7 +55,7 @@ from trainer.run_directory import RunDirectory
 if TYPE_CHECKING:
     import asyncpg
 
-    Connect = Callable[[], AbstractAsyncContextManager[asyncpg.Connection[Any]]]
+    from sentinel.store.connections import Connect
 
 
 class Candidate(Struct, frozen=True, kw_only=True):

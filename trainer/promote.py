@@ -27,8 +27,10 @@ from sentinel.store import promotions, watches
 from sentinel.store.adapters import AdapterRow, StaleStateError, adapter_of, move
 from sentinel.store.admission import PromotionRefusedError, Refusal, admit, in_service
 from sentinel.store.audit import audit
+from sentinel.store.connections import Connect
 from trainer import adapter_store
-from trainer.changes import ACTOR, ChangePayload, Connect, adapter_of_payload, connections
+from trainer.changes import ACTOR, ChangePayload, adapter_of_payload
+from trainer.connections import connections
 from trainer.reporting import Report, Stage, silent
 
 if TYPE_CHECKING:

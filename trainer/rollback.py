@@ -15,7 +15,9 @@ from sentinel.serving_desired import desired_state
 from sentinel.store import promotions
 from sentinel.store.adapters import StaleStateError
 from sentinel.store.admission import in_service
-from trainer.changes import ACTOR, ChangePayload, Connect, adapter_of_payload, connections
+from sentinel.store.connections import Connect
+from trainer.changes import ACTOR, ChangePayload, adapter_of_payload
+from trainer.connections import connections
 
 if TYPE_CHECKING:
     from sentinel.settings import Settings

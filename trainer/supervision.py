@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import fcntl
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractAsyncContextManager, contextmanager
+from contextlib import contextmanager
 from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
@@ -35,7 +35,7 @@ from trainer.run_directory import LOCK, LOG, folder_of, make_folder
 if TYPE_CHECKING:
     import asyncpg
 
-    Connect = Callable[[], AbstractAsyncContextManager[asyncpg.Connection[Any]]]
+    from sentinel.store.connections import Connect
 
 _log = logs.get("trainer.supervision")
 

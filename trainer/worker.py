@@ -24,9 +24,9 @@ from sentinel.jobs import JobKind, JobPayload
 from sentinel.notify import Notifier
 from sentinel.settings import Settings, service_manager
 from sentinel.store.admission import PromotionRefusedError, Refusal
+from sentinel.store.connections import connect_to
 from sentinel.store.engine import DATABASE_ERRORS, classify, create_engine
 from sentinel.store.migrate import check_schema
-from trainer.connections import connect_to
 from trainer.lanes import Handler, Lane, LaneOptions
 from trainer.supervision import FROZEN_PAUSE_S, LaterError, Supervision
 

@@ -47,13 +47,13 @@ def with_database(settings: Settings, work: Callable[[Connect], Awaitable[T]]) -
 
     Raises UnavailableError while the database is away, SchemaVersionError where it is not this release's.
     """
-    from daemon.assembly import make_connect
+    from sentinel.store.connections import connect_to
     from sentinel.store.engine import create_engine
     from sentinel.store.migrate import check_schema
 
     async def run() -> T:
         engine = create_engine(settings.database)
-        connect = make_connect(engine)
+        connect = connect_to(engine)
         try:
             async with connect() as conn:
                 await check_schema(conn)

@@ -61,7 +61,7 @@ def _spool(path: Path) -> Path:
 
 async def _replay(settings: Settings, path: Path, record_format: str | None) -> dict[str, int]:
     from consumers.file import FileSource
-    from daemon.assembly import make_connect
+    from sentinel.store.connections import connect_to
     from sentinel.store.engine import create_engine
     from sentinel.store.instance import InstanceLock
     from sentinel.store.migrate import check_schema
@@ -71,7 +71,7 @@ async def _replay(settings: Settings, path: Path, record_format: str | None) -> 
     await source.open()
     topic = source.partition.topic
     engine = create_engine(settings.database)
-    connect = make_connect(engine)
+    connect = connect_to(engine)
     lock = InstanceLock(engine, "replay", topic)
     try:
         async with connect() as conn:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Sequence
-from contextlib import AbstractAsyncContextManager, suppress
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final
 
 from daemon.triggers.evaluator import Evaluator
 from sentinel import logs
@@ -18,11 +18,8 @@ from sentinel.store.engine import DATABASE_ERRORS
 from sentinel.store.training import TrainingRun
 
 if TYPE_CHECKING:
-    import asyncpg
-
     from sentinel.clock import Clock
-
-    Connect = Callable[[], AbstractAsyncContextManager[asyncpg.Connection[Any]]]
+    from sentinel.store.connections import Connect
 
 _log = logs.get("daemon.triggers")
 

@@ -49,8 +49,8 @@ def promote(
     from sentinel.store.admission import decide
     from sentinel.store.migrate import check_schema
     from trainer import promote as promotion
-    from trainer.changes import connections
     from trainer.commands.progress import Bar
+    from trainer.connections import connections
 
     settings = settings_of(context)
     who = actor(given_actor)
@@ -142,7 +142,7 @@ def rollback(
     from sentinel.actors import actor
     from sentinel.store.migrate import check_schema
     from trainer import rollback as back
-    from trainer.changes import connections
+    from trainer.connections import connections
 
     settings = settings_of(context)
     name = _only(settings, served_model)

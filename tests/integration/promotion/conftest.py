@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from sentinel.settings import Settings
+from sentinel.store.connections import Connect
 from sentinel.store.partitions import ensure_partitions
 from tests.integration.promotion.stage import Stage, Traffic, settings_of
 from tests.integration.serving.scripted_replica import ScriptedReplica
-from trainer.changes import Connect, connections
+from trainer.connections import connections
 
 
 @pytest.fixture

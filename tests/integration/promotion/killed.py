@@ -14,7 +14,7 @@ import orjson
 
 from sentinel.settings import Settings
 from tests.integration.promotion.stage import MODEL
-from trainer.changes import connections
+from trainer.connections import connections
 from trainer.promote import promote
 
 

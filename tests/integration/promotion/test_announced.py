@@ -14,11 +14,11 @@ from producers.relay import Relay, RelayLimits
 from sentinel.clock import SystemClock
 from sentinel.resources import data_path
 from sentinel.settings import Kafka, Settings
+from sentinel.store.connections import Connect
 from tests.integration.promotion.stage import MODEL, Stage
 from tests.support.brokers import Embedded
 from tests.support.relays import RecordedMetrics, read_all
 from tests.support.waiting import wait_until
-from trainer.changes import Connect
 from trainer.promote import promote
 from trainer.rollback import rollback
 

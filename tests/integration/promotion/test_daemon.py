@@ -16,7 +16,7 @@ from tests.support.brokers import Embedded
 from tests.support.events import encoded
 from tests.support.service import caught_up, running, settings_for
 from tests.support.waiting import wait_until
-from trainer.changes import connections
+from trainer.connections import connections
 from trainer.promote import promote
 from trainer.rollback import run_rollback
 

@@ -12,9 +12,9 @@ import orjson
 import pytest
 
 from sentinel.settings import Settings
+from sentinel.store.connections import Connect
 from tests.integration.promotion.stage import MODEL, Stage, settings_of
 from tests.integration.serving.scripted_replica import ScriptedReplica
-from trainer.changes import Connect
 from trainer.promote import STEPS, promote
 
 ROOT = Path(__file__).resolve().parents[3]

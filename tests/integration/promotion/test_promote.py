@@ -15,9 +15,9 @@ from sentinel.serving_desired import desired_state
 from sentinel.settings import Settings
 from sentinel.states import AdapterState
 from sentinel.store.admission import PromotionRefusedError, Refusal, decide, freeze, unfreeze
+from sentinel.store.connections import Connect
 from tests.integration.promotion.stage import MODEL, Stage, settings_of
 from tests.integration.serving.scripted_replica import BASE, ScriptedReplica
-from trainer.changes import Connect
 from trainer.promote import PromotionFailedError, promote, run_promotion
 from trainer.rollback import rollback, run_rollback
 

@@ -12,8 +12,8 @@ from sentinel.jobs import JobKind, JobPayload
 from sentinel.metrics import Metrics
 from sentinel.serving_desired import desired_state
 from sentinel.settings import Settings
+from sentinel.store.connections import Connect
 from tests.integration.promotion.stage import MODEL, Stage, Traffic, jobs
-from trainer.changes import Connect
 from trainer.promote import promote
 from trainer.rollback import rollback, run_rollback
 

@@ -15,8 +15,8 @@ from sentinel.jobs import JobKind, JobPayload
 from sentinel.metrics import Metrics
 from sentinel.serving import ReplicaReport, ReplicaState
 from sentinel.settings import Settings
+from sentinel.store.connections import Connect
 from tests.integration.promotion.stage import MODEL, Stage, Traffic, jobs
-from trainer.changes import Connect
 from trainer.promote import promote
 from trainer.rollback import run_rollback
 

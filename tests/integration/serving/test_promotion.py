@@ -19,7 +19,7 @@ from tests.integration.serving.conftest import BASE
 from tests.integration.serving.reference import QUESTIONS, Reference
 from tests.support.postgres import libpq_url
 from tests.support.tiny_llama import TinyLlama
-from trainer.changes import connections
+from trainer.connections import connections
 from trainer.finetune.naming import adapter_name, adapter_sha256
 from trainer.promote import promote
 from trainer.rollback import rollback

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 from sqlalchemy.engine import make_url
 
-from daemon import assembly
 from sentinel.errors import UnavailableError
+from sentinel.store import connections
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
@@ -35,8 +35,8 @@ async def test_a_database_that_is_away_is_named_without_its_password(
     def refused(_: Any) -> Any:
         raise ConnectionRefusedError(111, "Connection refused")
 
-    monkeypatch.setattr(assembly, "raw_connection", refused)
-    connect = assembly.make_connect(cast("AsyncEngine", AwayEngine(url)))
+    monkeypatch.setattr(connections, "raw_connection", refused)
+    connect = connections.connect_to(cast("AsyncEngine", AwayEngine(url)))
     with pytest.raises(UnavailableError) as caught:
         async with connect():
             pass
