@@ -204,7 +204,12 @@ def embedded_broker() -> Iterator[Embedded]:
 
 @pytest.fixture(params=["embedded", pytest.param("kafka", marks=pytest.mark.kafka)])
 def broker(request: pytest.FixtureRequest) -> Broker:
-    """Both brokers behind one face: skip by ``broker.capabilities`` what one cannot do."""
+    """Both brokers behind one face; a case marked ``needs("rebalance")`` runs where that can be had."""
+    capabilities = (ApacheKafka if request.param == "kafka" else Embedded).capabilities
+    for marker in request.node.iter_markers("needs"):
+        for capability in marker.args:
+            if not getattr(capabilities, capability):
+                pytest.skip(f"the {request.param} broker lacks the capability {capability!r}")
     found = request.getfixturevalue("kafka" if request.param == "kafka" else "embedded_broker")
     assert isinstance(found, Broker)
     return found

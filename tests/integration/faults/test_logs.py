@@ -19,36 +19,36 @@ from tests.support.postgres import libpq_url
 from tests.support.service import caught_up, running, settings_for
 from tests.support.waiting import wait_until
 
-pytestmark = [pytest.mark.kafka, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.timeout(120)
 
 
 async def _topic(
-    kafka: Broker, url: str, guard: ScriptedGuard, *, partitions: int = 1
+    broker: Broker, url: str, guard: ScriptedGuard, *, partitions: int = 1
 ) -> tuple[str, Settings]:
-    topic = await asyncio.to_thread(kafka.create_topic, partitions=partitions)
+    topic = await asyncio.to_thread(broker.create_topic, partitions=partitions)
     return topic, settings_for(
-        bootstrap=kafka.bootstrap, topic=topic, database_url=url, guard_url=guard.url, group=topic
+        bootstrap=broker.bootstrap, topic=topic, database_url=url, guard_url=guard.url, group=topic
     )
 
 
-async def _made_anew(kafka: Broker, topic: str, partitions: int = 1) -> None:
-    await asyncio.to_thread(kafka.delete_topic, topic)
-    admin = AdminClient({"bootstrap.servers": kafka.bootstrap, "log_level": 4})
+async def _made_anew(broker: Broker, topic: str, partitions: int = 1) -> None:
+    await asyncio.to_thread(broker.delete_topic, topic)
+    admin = AdminClient({"bootstrap.servers": broker.bootstrap, "log_level": 4})
     await wait_until(lambda: topic not in admin.list_topics(timeout=10).topics, timeout=20, interval=0.2)
-    await asyncio.to_thread(kafka.create_topic, topic, partitions=partitions)
+    await asyncio.to_thread(broker.create_topic, topic, partitions=partitions)
 
 
 @pytest.mark.parametrize("records_after", [10, 150])
 async def test_a_topic_made_anew_halts_until_an_operator_resets_it(
-    kafka: Broker, database_url: str, guard: ScriptedGuard, records_after: int
+    broker: Broker, database_url: str, guard: ScriptedGuard, records_after: int
 ) -> None:
     """Shorter than before: the position is beyond the end. Longer: another record stands where ours was."""
-    topic, settings = await _topic(kafka, database_url, guard)
-    await asyncio.to_thread(kafka.produce, topic, many(100))
+    topic, settings = await _topic(broker, database_url, guard)
+    await asyncio.to_thread(broker.produce, topic, many(100))
     async with running(settings) as service:
         await caught_up(service, 100)
-    await _made_anew(kafka, topic)
-    await asyncio.to_thread(kafka.produce, topic, many(records_after, start=1000))
+    await _made_anew(broker, topic)
+    await asyncio.to_thread(broker.produce, topic, many(records_after, start=1000))
 
     async with running(settings) as service:
         await wait_until(lambda: [t.halted for t in service.intake.loop.owned] == ["foreign"], timeout=30)
@@ -61,7 +61,7 @@ async def test_a_topic_made_anew_halts_until_an_operator_resets_it(
                 topic,
                 0,
                 next_offset=0,
-                cluster_id=await asyncio.to_thread(kafka.cluster_id),
+                cluster_id=await asyncio.to_thread(broker.cluster_id),
                 actor="test",
             )
 
@@ -81,15 +81,16 @@ async def test_a_topic_made_anew_halts_until_an_operator_resets_it(
     assert found.interactions == 100 + records_after
 
 
+@pytest.mark.needs("admin")
 async def test_records_that_the_log_dropped_are_a_gap(
-    kafka: Broker, database_url: str, guard: ScriptedGuard
+    broker: Broker, database_url: str, guard: ScriptedGuard
 ) -> None:
-    topic, settings = await _topic(kafka, database_url, guard)
-    await asyncio.to_thread(kafka.produce, topic, many(50))
+    topic, settings = await _topic(broker, database_url, guard)
+    await asyncio.to_thread(broker.produce, topic, many(50))
     async with running(settings) as service:
         await caught_up(service, 50)
-    await asyncio.to_thread(kafka.produce, topic, many(100, start=50))
-    admin = AdminClient({"bootstrap.servers": kafka.bootstrap, "log_level": 4})
+    await asyncio.to_thread(broker.produce, topic, many(100, start=50))
+    admin = AdminClient({"bootstrap.servers": broker.bootstrap, "log_level": 4})
     for future in admin.delete_records([TopicPartition(topic, 0, 90)]).values():
         await asyncio.to_thread(future.result, 20)
     async with running(settings) as service:
@@ -104,20 +105,21 @@ async def test_records_that_the_log_dropped_are_a_gap(
     assert [(g["from_offset"], g["to_offset"]) for g in gaps] == [(50, 90)]
 
 
+@pytest.mark.needs("admin")
 async def test_records_dropped_while_running_are_a_gap(
-    kafka: Broker, database_url: str, guard: ScriptedGuard
+    broker: Broker, database_url: str, guard: ScriptedGuard
 ) -> None:
     """The position leaves the log under a running consumer: OffsetOutOfRange, then the same procedure."""
-    topic, settings = await _topic(kafka, database_url, guard)
-    await asyncio.to_thread(kafka.produce, topic, many(20))
+    topic, settings = await _topic(broker, database_url, guard)
+    await asyncio.to_thread(broker.produce, topic, many(20))
     guard.set_faults(error_rate=1.0)
     settings = settings.model_copy(
         update={"consumer": settings.consumer.model_copy(update={"in_flight": 4, "span_factor": 1})}
     )
     async with running(settings) as service:
         await wait_until(lambda: service.intake.scorer.in_flight > 0, timeout=20)
-        await asyncio.to_thread(kafka.produce, topic, many(20_000, start=20))
-        admin = AdminClient({"bootstrap.servers": kafka.bootstrap, "log_level": 4})
+        await asyncio.to_thread(broker.produce, topic, many(20_000, start=20))
+        admin = AdminClient({"bootstrap.servers": broker.bootstrap, "log_level": 4})
         for future in admin.delete_records([TopicPartition(topic, 0, 20_000)]).values():
             await asyncio.to_thread(future.result, 20)
         guard.clear_faults()
@@ -165,11 +167,11 @@ async def test_transaction_markers_are_holes_and_aborted_records_are_not_read(
 
 
 async def test_events_of_one_key_are_recorded_in_order(
-    kafka: Broker, database_url: str, guard: ScriptedGuard
+    broker: Broker, database_url: str, guard: ScriptedGuard
 ) -> None:
     from tests.support.kafka_client import Record
 
-    topic, settings = await _topic(kafka, database_url, guard, partitions=2)
+    topic, settings = await _topic(broker, database_url, guard, partitions=2)
     settings = settings.model_copy(
         update={
             "consumer": settings.consumer.model_copy(update={"order": "key", "flush_rows": 10}),
@@ -178,7 +180,7 @@ async def test_events_of_one_key_are_recorded_in_order(
     )
     guard.set_faults(latency_low=0.0, latency_high=0.02)
     records = [Record(value=value, key=b"abc"[i % 3 : i % 3 + 1]) for i, value in enumerate(many(90))]
-    await asyncio.to_thread(kafka.produce, topic, records)
+    await asyncio.to_thread(broker.produce, topic, records)
     async with running(settings) as service:
         await caught_up(service, 90)
     conn = await asyncpg.connect(libpq_url(database_url))

@@ -13,7 +13,7 @@ from tests.support.events import many
 from tests.support.service import running, settings_for
 from tests.support.waiting import wait_until
 
-pytestmark = [pytest.mark.kafka, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.timeout(180)
 
 
 @pytest.fixture
@@ -22,12 +22,13 @@ def guard(guard: ScriptedGuard) -> ScriptedGuard:
     return guard
 
 
+@pytest.mark.needs("rebalance")
 async def test_two_daemons_share_and_hand_over(
-    kafka: Broker, database_url: str, guard: ScriptedGuard
+    broker: Broker, database_url: str, guard: ScriptedGuard
 ) -> None:
-    topic = await asyncio.to_thread(kafka.create_topic, partitions=6)
+    topic = await asyncio.to_thread(broker.create_topic, partitions=6)
     settings = settings_for(
-        bootstrap=kafka.bootstrap, topic=topic, database_url=database_url, guard_url=guard.url, group=topic
+        bootstrap=broker.bootstrap, topic=topic, database_url=database_url, guard_url=guard.url, group=topic
     )
     produced = 0
     flowing = True
@@ -35,7 +36,7 @@ async def test_two_daemons_share_and_hand_over(
     async def traffic() -> None:
         nonlocal produced
         while flowing:
-            await asyncio.to_thread(kafka.produce, topic, many(40, unsafe_every=8, start=produced))
+            await asyncio.to_thread(broker.produce, topic, many(40, unsafe_every=8, start=produced))
             produced += 40
             await asyncio.sleep(0.1)
 
@@ -64,16 +65,16 @@ async def test_two_daemons_share_and_hand_over(
 
 
 async def test_a_process_that_lost_its_partitions_cannot_write(
-    kafka: Broker, database_url: str, guard: ScriptedGuard
+    broker: Broker, database_url: str, guard: ScriptedGuard
 ) -> None:
     """Another owner raises the epoch behind the daemon's back: its next flush is refused, then it takes over anew."""
     import asyncpg
 
     from tests.support.postgres import libpq_url
 
-    topic = await asyncio.to_thread(kafka.create_topic, partitions=2)
+    topic = await asyncio.to_thread(broker.create_topic, partitions=2)
     settings = settings_for(
-        bootstrap=kafka.bootstrap,
+        bootstrap=broker.bootstrap,
         topic=topic,
         database_url=database_url,
         guard_url=guard.url,
@@ -86,7 +87,7 @@ async def test_a_process_that_lost_its_partitions_cannot_write(
         await conn.execute(
             "UPDATE consumer_offsets SET epoch = epoch + 1, owner = 'thief' WHERE partition = 0"
         )
-        await asyncio.to_thread(kafka.produce, topic, many(200))
+        await asyncio.to_thread(broker.produce, topic, many(200))
 
         async def passed() -> bool:
             return (await account(database_url, topic)).records >= 200

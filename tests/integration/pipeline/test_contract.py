@@ -59,6 +59,7 @@ async def test_every_kind_of_item_ends_in_its_outcome(
         encoded(4, response="nul \x00 inside"),
         encoded(5, time="1970-01-01T00:00:00Z"),
         encoded(6, response="long " * 400_000),
+        Record(value=encoded(7), timestamp=1),
     ]
     await asyncio.to_thread(broker.produce, topic, records)
     settings = settings_for(
@@ -69,7 +70,7 @@ async def test_every_kind_of_item_ends_in_its_outcome(
     found = await account(database_url, topic)
     assert_sums(found, records=len(records))
     assert found.outcomes == {
-        "stored": 4,
+        "stored": 5,
         "duplicate(seen)": 1,
         "unscored(empty_response)": 1,
         "unscored(unparseable)": 1,
