@@ -99,7 +99,8 @@ class OneTable:
             await self._move(plans)
             await self._connection.execute(self._insert, *_columns([event for _, event in batch]))
         for slot, _ in batch:
-            slot.settle(STORED)
+            if not slot.tracker.passes(slot, plans[slot.tracker]):
+                slot.settle(STORED)
         for tracker, progress in plans.items():
             tracker.advance(progress)
 

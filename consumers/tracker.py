@@ -38,7 +38,7 @@ class Slot(Struct, eq=False, gc=False):
     tracker: PartitionTracker
     record: RawRecord
     size: int
-    """Bytes of the record."""
+    """Bytes that the record holds in memory, headers left out."""
     waiting: int = 1
     in_flush: int = 0
     outcomes: list[OutcomeKey] | None = None
@@ -49,7 +49,7 @@ class Slot(Struct, eq=False, gc=False):
         self.waiting = items
 
     def settle(self, outcome: OutcomeKey) -> None:
-        """One item was written (its transaction committed)."""
+        """One item was written (its transaction committed), and the record is not passed with it."""
         if self.outcomes is None:
             self.outcomes = [outcome]
         else:
@@ -92,7 +92,8 @@ class PartitionTracker:
 
     def begin(self, record: RawRecord) -> Slot:
         """Hand out a record; offsets must rise."""
-        size = record.size
+        value, key = record.value, record.key
+        size = (len(value) if value else 0) + (len(key) if key else 0)
         slot = Slot(self, record, size)
         self._slots.append(slot)
         self.buffered_bytes += size
@@ -108,8 +109,8 @@ class PartitionTracker:
                 break
             passed += 1
             last = slot.record
-            for outcome in slot.outcomes or ():
-                settled[outcome] += 1
+            if slot.outcomes is not None:
+                settled.update(slot.outcomes)
         if last is None:
             return Progress(self.next_offset, self.next_offset, None, 0, 0, settled)
         target = last.offset + 1

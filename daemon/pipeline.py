@@ -56,7 +56,7 @@ class Pipeline:
         """Decode one record and pass each item on. Returns True when the record, or an item of it, was bad."""
         record = slot.record
         try:
-            items = self._decode_bounded(record)
+            items = self._decode_bounded(slot)
         except PoisonError as error:
             self._recorder.put(slot, dead_letter(record, 0, error.reason, error.detail, error))
             return True
@@ -86,10 +86,11 @@ class Pipeline:
         # What is scored is written also where the guard is too slow for the rest, or it would be asked again.
         return await self._recorder.settled(max(deadline - loop.time(), timeout_s / 4)) and scored
 
-    def _decode_bounded(self, record: RawRecord) -> Sequence[Item]:
-        if record.size > self._max_record_bytes:
+    def _decode_bounded(self, slot: Slot) -> Sequence[Item]:
+        record = slot.record
+        if slot.size > self._max_record_bytes:
             raise PoisonError(
-                "too_large", f"{record.size} bytes, consumer.max_record_bytes is {self._max_record_bytes}"
+                "too_large", f"{slot.size} bytes, consumer.max_record_bytes is {self._max_record_bytes}"
             )
         try:
             items = self._decode(record)

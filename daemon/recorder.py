@@ -232,8 +232,10 @@ class Recorder:
                     dead_letter_rows=self._dead_letter_rows,
                     code_version=self._code_version,
                 )
-            for pending, outcome in zip(batch, result.outcomes, strict=True):
-                pending.slot.settle(outcome)
+            for pending, entry, outcome in zip(batch, entries, result.outcomes, strict=True):
+                # What is passed is forgotten below: nobody asks its slot again.
+                if not entry.passed:
+                    pending.slot.settle(outcome)
             for tracker, progress in plans.items():
                 if tracker.alive:
                     tracker.advance(progress)

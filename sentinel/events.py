@@ -43,11 +43,6 @@ class RawRecord(Struct, frozen=True, gc=False):
     incarnation: int = 0
     cluster: str = ""
 
-    @property
-    def size(self) -> int:
-        """Bytes that this record holds in memory, headers left out."""
-        return (len(self.value) if self.value else 0) + (len(self.key) if self.key else 0)
-
 
 class Origin(Struct, frozen=True, order=True, gc=False):
     """Where an item stood in its log; ``item`` counts from 0 inside the record."""

@@ -36,13 +36,17 @@ _NO_ATTRS: Final[dict[str, Any]] = {}
 the processor's cache when its row is written (`python -m benchmarks.path --only all_tables`)."""
 
 
-class _Turn(msgspec.Struct, forbid_unknown_fields=True, gc=False):
-    role: str
-    content: str
-
-
+# Bounds are the decoder's: its checks cost nothing, and what breaks one takes the general way.
 _Count = Annotated[int, msgspec.Meta(ge=0, le=MAX_COUNT)]
-"""What `fields.count` lets through: the decoder's check costs nothing, and another number takes the general way."""
+"""What `fields.count` lets through."""
+
+_Name = Annotated[str, msgspec.Meta(max_length=MAX_NAME)]
+"""What `Cleaner.name` does not cut."""
+
+
+class _Turn(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    role: Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_ROLE)]
+    content: Annotated[str, msgspec.Meta(min_length=1)]
 
 
 class _Usage(msgspec.Struct, gc=False):
@@ -56,18 +60,18 @@ class _Native(msgspec.Struct, gc=False):
     prompt: str | None = None
     id: str | None = None
     time: dt.datetime | None = None
-    source: str | None = None
-    tenant: str | None = None
-    model: str | None = None
-    provider: str | None = None
+    source: _Name | None = None
+    tenant: _Name | None = None
+    model: _Name | None = None
+    provider: _Name | None = None
     user: str | None = None
-    conversation_id: str | None = None
-    finish_reason: str | None = None
+    conversation_id: _Name | None = None
+    finish_reason: _Name | None = None
     usage: _Usage | None = None
     traceparent: str | None = None
-    response_id: str | None = None
+    response_id: _Name | None = None
     choice: Annotated[int, msgspec.Meta(ge=0, le=MAX_CHOICE)] = 0
-    served_by: str | None = None
+    served_by: _Name | None = None
 
 
 class _Known(_Native, forbid_unknown_fields=True, gc=False):
@@ -86,7 +90,7 @@ def fast(record: RawRecord, value: bytes) -> PromptEvent | None:
     if b"\\" in value and b"\\u0000" in value:
         return None
     try:
-        return _event(record, value, _KNOWN.decode(value))
+        return _event(record, _KNOWN.decode(value))
     except msgspec.ValidationError as error:
         if "unknown field" not in str(error):
             return None
@@ -109,35 +113,28 @@ def _with_more(record: RawRecord, value: bytes) -> PromptEvent | None:
         return None
     more = Cleaner().tree(more)
     verdicts = tuple(verdicts_of(more.pop("verdicts", None)))
-    return _event(record, value, _NATIVE.decode(value), more, verdicts)
+    return _event(record, _NATIVE.decode(value), more, verdicts)
 
 
 def _event(
     record: RawRecord,
-    value: bytes,
     event: _Native,
     attrs: dict[str, Any] | None = None,
     verdicts: tuple[dict[str, Any], ...] = (),
 ) -> PromptEvent | None:
     response = event.response
-    texts = len(response)
-    if texts <= _LONGEST_PLACEHOLDER and response in PLACEHOLDERS:
+    if len(response) <= _LONGEST_PLACEHOLDER and response in PLACEHOLDERS:
         return None
     if event.messages:
         turns = []
         for turn in event.messages:
-            text, role = turn.content, turn.role
-            size = len(text)
-            if size <= _LONGEST_PLACEHOLDER and (not text or text in PLACEHOLDERS):
+            text = turn.content
+            if len(text) <= _LONGEST_PLACEHOLDER and text in PLACEHOLDERS:
                 return None
-            if not 0 < len(role) <= MAX_ROLE:
-                return None
-            texts += size
-            turns.append(Message(role, text))
+            turns.append(Message(turn.role, text))
         messages = tuple(turns)
     elif event.prompt and event.prompt not in PLACEHOLDERS:
         messages = (Message("user", event.prompt),)
-        texts += len(event.prompt)
     else:
         return None
     time, choice, tenant, usage = event.time, event.choice, event.tenant or None, event.usage
@@ -145,8 +142,6 @@ def _event(
         time = utc(time)
         if time is None:
             return None
-    if len(value) - texts > MAX_NAME and _has_long_name(event):
-        return None
     identified = True
     if event.response_id:
         event_id = event_id_from_response(tenant, event.response_id, choice)
@@ -187,11 +182,3 @@ def _event(
         verdicts,
         attrs or _NO_ATTRS,
     )
-
-
-def _has_long_name(event: _Native) -> bool:
-    names = (
-        event.source, event.tenant, event.model, event.provider, event.conversation_id, event.response_id,
-        event.finish_reason, event.served_by,
-    )  # fmt: skip
-    return any(len(value) > MAX_NAME for value in names if value)
