@@ -28,8 +28,8 @@ _UNKNOWN = SafeUUID.unknown
 
 
 def _named(name: str) -> UUID:
-    # What `uuid5(NAMESPACE, name)` answers in a quarter of its time: every event needs one. The constructor looks at six
-    # ways in which it may have been called, which takes as long as the rest.
+    # What `uuid5(NAMESPACE, name)` answers in a quarter of its time: every event needs one. The constructor looks at
+    # six ways in which it may have been called, which takes as long as the rest.
     digest = _begin_digest()
     digest.update(name.encode("utf-8", "surrogatepass"))
     made = UUID.__new__(UUID)
