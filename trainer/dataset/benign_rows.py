@@ -29,6 +29,12 @@ from trainer.dataset.rows import Row, RowKind, asked, last_asked
 Judge = Callable[[Sequence[Message], str], Awaitable[Label]]
 """Scores an answer to a prompt, as the guard that labelled the pairs would."""
 
+Answered = tuple[Benign, str]
+"""A prompt and the base's plain answer to it."""
+
+Maker = Callable[[Sequence[Answered], list[Row], int], Awaitable[None]]
+"""Adds the rows of a batch to those there are, up to a number."""
+
 FAMILY: Final = "benign"
 
 _MARGIN: Final = 1.25
@@ -66,25 +72,13 @@ class BenignRows:
 
     async def twins(self, prompts: Iterator[Benign], wanted: int) -> list[Row]:
         """Up to ``wanted`` twins, from the first prompts that fit."""
-        rows: list[Row] = []
-        looked_at = 0
-        while len(rows) < wanted and looked_at < _PATIENCE * wanted + 20:
-            batch = self._next(prompts, int((wanted - len(rows)) * _MARGIN) + 1)
-            if not batch:
-                break
-            looked_at += len(batch)
-            answered = await self._answered(batch)
-            refusals = await self._elicited([one for one, _ in answered])
-            fresh = len(rows)
-            for (one, answer), refusal in zip(answered, refusals, strict=True):
-                if refusal is not None and len(rows) < wanted:
-                    self._refusals.append((one, refusal))
-                    rows += self._row(RowKind.TWIN, one, answer, refusal)
-            self._done(len(rows) - fresh)
-        return rows
+        return await self._gathered(prompts, wanted, self._twins_of)
 
     async def utility(self, prompts: Iterator[Benign], wanted: int) -> list[Row]:
         """Up to ``wanted`` utility pairs; call it after `twins`, whose refusals it borrows."""
+        return await self._gathered(prompts, wanted, self._utility_of)
+
+    async def _gathered(self, prompts: Iterator[Benign], wanted: int, made: Maker) -> list[Row]:
         rows: list[Row] = []
         looked_at = 0
         while len(rows) < wanted and looked_at < _PATIENCE * wanted + 20:
@@ -92,20 +86,29 @@ class BenignRows:
             if not batch:
                 break
             looked_at += len(batch)
-            answered = await self._answered(batch)
-            if len(self._refusals) < 2:
-                asked_now = [one for one, _ in answered]
-                elicited = await self._elicited(asked_now)
-                self._refusals += [
-                    (one, said) for one, said in zip(asked_now, elicited, strict=True) if said is not None
-                ]
             fresh = len(rows)
-            for one, answer in answered:
-                other = self._borrowed(one, len(rows))
-                if other is not None and len(rows) < wanted:
-                    rows += self._row(RowKind.UTILITY, one, answer, other[1], other[0])
+            await made(await self._answered(batch), rows, wanted)
             self._done(len(rows) - fresh)
         return rows
+
+    async def _twins_of(self, answered: Sequence[Answered], rows: list[Row], wanted: int) -> None:
+        refusals = await self._elicited([one for one, _ in answered])
+        for (one, answer), refusal in zip(answered, refusals, strict=True):
+            if refusal is not None and len(rows) < wanted:
+                self._refusals.append((one, refusal))
+                rows += self._row(RowKind.TWIN, one, answer, refusal)
+
+    async def _utility_of(self, answered: Sequence[Answered], rows: list[Row], wanted: int) -> None:
+        if len(self._refusals) < 2:
+            asked_now = [one for one, _ in answered]
+            elicited = await self._elicited(asked_now)
+            self._refusals += [
+                (one, said) for one, said in zip(asked_now, elicited, strict=True) if said is not None
+            ]
+        for one, answer in answered:
+            other = self._borrowed(one, len(rows))
+            if other is not None and len(rows) < wanted:
+                rows += self._row(RowKind.UTILITY, one, answer, other[1], other[0])
 
     def _next(self, prompts: Iterator[Benign], count: int) -> list[Benign]:
         """The next prompts that may be asked, each unlike all before."""
@@ -127,7 +130,7 @@ class BenignRows:
                 break
         return batch
 
-    async def _answered(self, batch: Sequence[Benign]) -> list[tuple[Benign, str]]:
+    async def _answered(self, batch: Sequence[Benign]) -> list[Answered]:
         """Each prompt with the base's plain answer, where that is safe and no refusal."""
         missing = [one for one in batch if one.answer is None]
         answers = dict(
@@ -137,7 +140,7 @@ class BenignRows:
                 strict=True,
             )
         )
-        found: list[tuple[Benign, str]] = []
+        found: list[Answered] = []
         for one in batch:
             answer = answers.get(one.key, one.answer or "")
             if not answer.strip():

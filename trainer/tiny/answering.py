@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from trainer.finetune.answering import answer
+
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -32,34 +34,4 @@ def answers(
     model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, conversations: Sequence[Conversation]
 ) -> list[str]:
     """The model's greedy answer to each conversation, in order, at most 64 tokens, special tokens left out."""
-    import torch
-
-    # Its annotations refuse the very classes that it is a method of.
-    generative: Any = model
-    texts = [
-        str(tokenizer.apply_chat_template(conversation, tokenize=False, add_generation_prompt=True))
-        for conversation in conversations
-    ]
-    # Alike lengths together: less padding.
-    order = sorted(range(len(texts)), key=lambda at: len(texts[at]))
-    found = [""] * len(texts)
-    for start in range(0, len(order), BATCH):
-        places = order[start : start + BATCH]
-        batch = tokenizer(
-            [texts[at] for at in places],
-            add_special_tokens=False,
-            return_tensors="pt",
-            padding=True,
-            padding_side="left",
-        )
-        with torch.inference_mode():
-            output = generative.generate(
-                input_ids=batch["input_ids"],
-                attention_mask=batch["attention_mask"],
-                max_new_tokens=MAX_NEW_TOKENS,
-                do_sample=False,
-            )
-        said = tokenizer.batch_decode(output[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
-        for at, text in zip(places, said, strict=True):
-            found[at] = text
-    return found
+    return answer(model, tokenizer, conversations, max_new_tokens=MAX_NEW_TOKENS, batch_size=BATCH)
