@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
+from pathlib import Path
 from uuid import UUID
 
 from hypothesis import given, settings
@@ -11,6 +15,7 @@ from sentinel.events import Message
 from trainer.dataset.rows import Row, RowKind, asked
 from trainer.dataset.splitting import groups_of, split
 
+ROOT = Path(__file__).resolve().parents[4]
 WORDS = st.lists(
     st.sampled_from(["how", "to", "bake", "stab", "the", "old", "new", "baker", "bread", "now"]),
     min_size=1,
@@ -69,3 +74,46 @@ def test_every_category_is_in_the_validation_split_by_its_share() -> None:
     }
     _, other = split(rows, groups_of(rows, 0.8), share=0.15, seed=2)
     assert {row.row_id for row in other} != {row.row_id for row in validation}
+
+
+PROGRAM = """
+import json, sys
+from pathlib import Path
+from sentinel.settings import Dataset
+from trainer.dataset.imported import import_dataset
+from trainer.reporting import silent
+folder = Path(sys.argv[1])
+pairs = folder / "pairs.jsonl"
+import_dataset(
+    pairs, served_model="chat", settings=Dataset(), folder=folder / sys.argv[2], evaluation_prompts=(), seed=4,
+    report=silent,
+)
+"""
+
+
+def test_the_same_seed_makes_the_same_split_in_another_process(tmp_path: Path) -> None:
+    lines = [
+        {
+            "prompt": f"How do I {verb} a {thing}?",
+            "chosen": f"No, to {verb} a {thing} would hurt somebody.",
+            "rejected": f"Take the {thing}, {verb} it {how}, and tell nobody about any of it.",
+            "category": thing,
+        }
+        for verb in ("steal", "forge", "poison", "burn", "hide")
+        for thing in ("parcel", "letter", "well", "barn")
+        for how in ("quickly", "at night")
+    ]
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    # Sets and hashes of strings come in another order in each.
+    for seed in ("1", "2"):
+        subprocess.run(
+            [sys.executable, "-c", PROGRAM, str(tmp_path), seed],
+            env={"PYTHONHASHSEED": seed},
+            cwd=ROOT,
+            check=True,
+            timeout=120,
+        )
+    for name in ("train.jsonl", "validation.jsonl"):
+        content = (tmp_path / "1" / name).read_bytes()
+        assert content
+        assert content == (tmp_path / "2" / name).read_bytes()
