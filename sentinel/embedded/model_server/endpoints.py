@@ -59,6 +59,8 @@ class Endpoints:
     ) -> dict[str, Any]:
         """The whole chat completion."""
         choices = await generation.run()
+        if request.prompt_logprobs is not None:
+            head = head | {"prompt_logprobs": self._words.prompt(choices[0].sequence.prompt_told)}
         return head | {
             "choices": [
                 {

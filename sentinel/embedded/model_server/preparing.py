@@ -31,13 +31,15 @@ class Preparation:
         conversations = request.messages if isinstance(request, BatchChatRequest) else [request.messages]
         logprobs = (request.top_logprobs or 0) if request.logprobs else None
         limit = request.max_completion_tokens or request.max_tokens
-        return [
+        made = [
             sequence
             for conversation in conversations
             for sequence in self._sequences(
                 request, self._conversation(request, conversation), adapter, generation, limit, logprobs
             )
         ]
+        made[0].prompt_logprobs = request.prompt_logprobs
+        return made
 
     def completion(
         self, request: CompletionRequest, adapter: Adapter | None, generation: Generation
@@ -61,6 +63,7 @@ class Preparation:
                 turns,
                 tokenize=False,
                 add_generation_prompt=request.add_generation_prompt,
+                continue_final_message=request.continue_final_message,
                 **request.chat_template_kwargs,
             )
         except (TemplateError, ValueError, TypeError) as error:

@@ -98,7 +98,9 @@ class ChatRequest(Sampled, kw_only=True):
     max_completion_tokens: Count | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Meta(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
+    prompt_logprobs: Annotated[int, Meta(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
     add_generation_prompt: bool = True
+    continue_final_message: bool = False
     chat_template_kwargs: dict[str, Any] = {}
     tools: list[Any] | None = None
 
@@ -110,6 +112,12 @@ class ChatRequest(Sampled, kw_only=True):
             raise RequestError("the embedded server does not support tools", param="tools")
         if self.top_logprobs and not self.logprobs:
             raise RequestError("top_logprobs needs logprobs", param="top_logprobs")
+        if self.continue_final_message and self.add_generation_prompt:
+            raise RequestError(
+                "a message that is continued takes no generation prompt", param="continue_final_message"
+            )
+        if self.stream and self.prompt_logprobs is not None:
+            raise RequestError("a stream tells no prompt_logprobs", param="prompt_logprobs")
 
 
 class BatchChatRequest(ChatRequest, kw_only=True):
@@ -121,6 +129,8 @@ class BatchChatRequest(ChatRequest, kw_only=True):
         super().check()
         if self.stream or (self.n or 1) != 1:
             raise RequestError("a batch is answered at once, with one choice for each conversation")
+        if self.prompt_logprobs is not None:
+            raise RequestError("a batch tells no prompt_logprobs", param="prompt_logprobs")
         if not all(self.messages):
             raise RequestError("messages must not be empty", param="messages")
 

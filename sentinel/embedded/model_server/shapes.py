@@ -56,6 +56,18 @@ class Words:
         word = self.of(token)
         return {"token": word, "logprob": _finite(logprob), "bytes": list(word.encode("utf-8", "replace"))}
 
+    def prompt(self, told: Sequence[TokenLogprobs | None]) -> list[dict[str, Any] | None]:
+        """``prompt_logprobs`` of a chat completion, as vLLM writes them: by id, the prompt's own token first."""
+        return [
+            None
+            if item is None
+            else {
+                str(token): {"logprob": _finite(logprob), "decoded_token": self.of(token)}
+                for token, logprob in ((item.token, item.logprob), *item.top)
+            }
+            for item in told
+        ]
+
     def completion(
         self, tokens: Sequence[int], told: Sequence[TokenLogprobs | None], *, offset: int = 0
     ) -> dict[str, Any]:

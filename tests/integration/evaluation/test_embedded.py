@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+from uuid import UUID
 
 import pytest
 import yaml
@@ -13,9 +16,14 @@ from typer.testing import CliRunner
 from daemon.cli import app
 from sentinel.embedded.model_server.threaded import ThreadedModelServer
 from sentinel.serving_replica import ReplicaClient, ReplicaOptions
+from sentinel.settings import Settings
 from sentinel.tiny.artefacts import Model, shipped
-from trainer.evaluation.run import read_evidence
+from sentinel.tiny.evaluation_sets import benign
+from trainer.evaluation.plan import EvaluationPlan, Subject
+from trainer.evaluation.run import evaluate, read_evidence
+from trainer.evaluation.sets import load_sets
 from trainer.evidence import ArmName
+from trainer.reporting import silent
 
 
 @pytest.fixture(scope="module")
@@ -136,6 +144,55 @@ async def test_the_commands_measure_and_compare(
     assert all(one["test"]["first_only"] == one["test"]["second_only"] == 0 for one in compared)
     status, said = await asyncio.to_thread(sentinel, *compare, "--strict")
     assert status == 1, said
+
+
+async def test_perplexity_is_what_the_model_itself_gives_to_the_references(
+    chat: ThreadedModelServer, adapter: Path, tmp_path: Path
+) -> None:
+    import torch
+    from peft import PeftModel
+
+    from trainer.tiny.answering import load
+
+    prompts = benign()[:40:8]
+    lines = [{"prompt": one.text, "reference": one.answer} for one in prompts]
+    (tmp_path / "utility.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    section = {
+        "server_url": chat.url, "primary": "labels", "utility": "exact", "max_tokens": 16, "perplexity": True,
+        "sets": [
+            {"name": "h", "kind": "harmful", "builtin": "harmful-20"},
+            {"name": "u", "kind": "utility", "path": str(tmp_path / "utility.jsonl")},
+        ],
+    }  # fmt: skip
+    settings = Settings.model_validate({"runs_dir": str(tmp_path), "evaluation": section})
+    plan = EvaluationPlan(
+        settings=settings, served_model="tiny", run_id=UUID(int=1),
+        candidate=Subject(name="tiny-noise", path=adapter, sha256="noise"), incumbent=None, base_sha256="",
+        dataset_sha256="", sets=load_sets(settings),
+    )  # fmt: skip
+    evidence = await evaluate(plan, tmp_path / "e", report=silent)
+
+    def perplexity(model: Any, tokenizer: Any) -> float:
+        total, tokens = 0.0, 0
+        for one in prompts:
+            asked: str = tokenizer.apply_chat_template(
+                [{"role": "user", "content": one.text}], tokenize=False, add_generation_prompt=True
+            )
+            start = len(tokenizer.encode(asked, add_special_tokens=False))
+            ids = torch.tensor([tokenizer.encode(asked + one.answer, add_special_tokens=False)])
+            with torch.no_grad():
+                told = torch.log_softmax(model(input_ids=ids).logits[0, :-1].double(), dim=-1)
+            own = told.gather(1, ids[0, 1:, None])[start - 1 :, 0]
+            total, tokens = total - float(own.sum()), tokens + len(own)
+        return math.exp(total / tokens)
+
+    found = {arm.name: arm.perplexity for arm in evidence.arms}
+    model, tokenizer = load(shipped(Model.CHAT))
+    wanted = {ArmName.BASE: perplexity(model, tokenizer)}
+    wanted[ArmName.CANDIDATE] = perplexity(PeftModel.from_pretrained(model, str(adapter)), tokenizer)
+    assert found == pytest.approx(wanted, rel=1e-3)
+    assert wanted[ArmName.CANDIDATE] > 1.5 * wanted[ArmName.BASE]
+    assert f"{found[ArmName.BASE]:.3f}" in (tmp_path / "e" / "report.html").read_text()
 
 
 def test_the_command_says_what_is_missing(config: Path, adapter: Path, tmp_path: Path) -> None:
