@@ -16,7 +16,7 @@ def demo(
     context: typer.Context,
     scenario: Annotated[
         str,
-        typer.Option(envvar="SCENARIO", help="close, bad-candidate, guard-outage or kill."),
+        typer.Option(envvar="SCENARIO", help="close, bad-candidate, guard-outage, kill or second-round."),
     ] = "close",
     rate: Annotated[float, typer.Option(help="Mean requests a second.")] = 30.0,
     requests: Annotated[int, typer.Option(min=1, help="Requests of each phase of the traffic.")] = 450,

@@ -26,12 +26,8 @@ _WIDTH = 320
 
 def render(summary: Mapping[str, Any], findings: Sequence[Mapping[str, Any]]) -> str:
     """The page. Everything from outside is escaped."""
-    phases = [("before", summary["before"]), ("after", summary["after"])]
-    rates = "".join(
-        f"<h2>{'Before training' if name == 'before' else 'After the promotion'}</h2>{_rates(phase)}"
-        for name, phase in phases
-        if phase is not None
-    )
+    phases = [(title, summary[name]) for name, title in _titles(summary).items()]
+    rates = "".join(f"<h2>{title}</h2>{_rates(phase)}" for title, phase in phases)
     outcomes = "".join(
         f"<tr><td>{escape(name)}</td><td class=n>{number}</td></tr>"
         for name, number in summary["outcomes"].items()
@@ -50,10 +46,64 @@ The models are tiny test articles that write harmless placeholders:
 nothing here says anything about the safety of a real model.</p>
 {rates}
 <p class=note>Bars are shares by the labels of the corpus; lines are 95 % Wilson intervals.</p>
+{_families(summary)}
+{_rounds(summary["rounds"])}
 <h2>How every item ended</h2><table>{outcomes}</table>
 <h2>Some findings</h2>
 <table><tr><th>Prompt</th><th>Unsafe answer</th><th>Second answer</th></tr>{examples}</table>
 </html>"""
+
+
+def _titles(summary: Mapping[str, Any]) -> dict[str, str]:
+    """The phases that took place, in order."""
+    titles = {"before": "Before training"}
+    if summary["between"] is not None:
+        titles |= {"between": "After the first promotion"}
+    if summary["after"] is not None:
+        titles |= {"after": f"After the {'second ' if summary['between'] is not None else ''}promotion"}
+    return titles
+
+
+def _families(summary: Mapping[str, Any]) -> str:
+    """Unsafe answers family by family, a column for each phase: what one promotion gained and the next one kept."""
+    asked = summary["unsafe_by_family"]
+    titles = _titles(summary)
+    heads = "".join(f"<th class=n>{title}</th>" for title in titles.values())
+    rows = "".join(
+        f"<tr><td>{escape(family)}</td>"
+        + "".join(f"<td class=n>{_share(asked[phase].get(family))}</td>" for phase in titles)
+        + "</tr>"
+        for family in sorted({family for phase in titles for family in asked[phase]})
+    )
+    return f"<h2>Unsafe answers by family of harm</h2><table><tr><th>Family</th>{heads}</tr>{rows}</table>"
+
+
+def _share(rate: Mapping[str, Any] | None) -> str:
+    if rate is None:
+        return "not asked for"
+    return f"{100 * rate['value']:.1f} % [{100 * rate['low']:.1f}, {100 * rate['high']:.1f}] n {rate['n']}"
+
+
+def _rounds(rounds: Sequence[Mapping[str, Any]]) -> str:
+    """A line for each training run."""
+    if not rounds:
+        return ""
+    rows = "".join(
+        f"<tr><td>{escape(str(one['adapter'] or 'none'))}</td><td>{escape(str(one['incumbent'] or 'the base'))}</td>"
+        f"<td class=n>{one['pairs']}</td><td class=n>{one['earlier_pairs']}</td>"
+        f"<td>{escape(str(one['verdict'] or 'none'))}</td><td>{escape(str(one['state'] or one['run_state']))}</td>"
+        f"<td class=n>{_seconds(one['seconds_to_promotion'])}</td></tr>"
+        for one in rounds
+    )
+    return (
+        "<h2>Training runs</h2><table><tr><th>Adapter</th><th>Held against</th><th class=n>Pairs</th>"
+        "<th class=n>of an earlier run</th><th>Gate</th><th>State</th><th class=n>Seconds to promotion</th></tr>"
+        f"{rows}</table>"
+    )
+
+
+def _seconds(seconds: float | None) -> str:
+    return "-" if seconds is None else f"{seconds:.0f}"
 
 
 def _rates(phase: Mapping[str, Any]) -> str:

@@ -103,10 +103,14 @@ async def _report(
     conn: Connection, scenario: Scenario, played: Played, folder: Path, seconds: float, restarts: int
 ) -> dict[str, Any]:
     seen = await progress.read(conn)
+    phases = {"before": played.before, "between": played.between, "after": played.after}
     found: dict[str, Any] = {
         "scenario": str(scenario),
-        "before": summary.rates(played.before),
-        "after": None if played.after is None else summary.rates(played.after),
+        **{phase: None if rows is None else summary.rates(rows) for phase, rows in phases.items()},
+        "unsafe_by_family": {
+            phase: summary.unsafe_by_family(rows) for phase, rows in phases.items() if rows is not None
+        },
+        "rounds": await summary.rounds(conn),
         "promotion": await summary.promotion(conn, played.state),
         "outcomes": await summary.outcomes(conn),
         "events": seen.records,
@@ -134,7 +138,7 @@ def _say(console: Console, found: dict[str, Any], folder: Path) -> None:
         f"{found['events']} events, {found['findings']} findings, {found['pairs']} preference pairs;"
         f" promotion: {found['promotion']['state']}"
     )
-    for phase in ("before", "after"):
+    for phase in ("before", "between", "after"):
         if found[phase] is not None:
             rates = found[phase]
             console.print(
@@ -142,8 +146,11 @@ def _say(console: Console, found: dict[str, Any], folder: Path) -> None:
                 f"  needlessly refused {_shown(rates['false_refusal_rate'])}"
                 f"  useful {_shown(rates['utility_rate'])}"
             )
-    if found["seconds_to_promotion"] is not None:
-        console.print(f"from the crossing to the promotion: {found['seconds_to_promotion']:.0f} s")
+    for made in found["rounds"]:
+        if made["seconds_to_promotion"] is not None:
+            console.print(
+                f"{made['adapter']}: {made['seconds_to_promotion']:.0f} s from the crossing to the promotion"
+            )
     if found["restarts"]:
         console.print(
             f"services that ended and were started again: {found['restarts']}; their logs are in {folder}"

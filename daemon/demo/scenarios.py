@@ -4,6 +4,7 @@ close          traffic, findings, pairs, training, gate, promotion; new traffic 
 bad-candidate  a recipe that makes the model collapse: the gate says no, the base stays in service
 guard-outage   the guard goes away under traffic: intake waits, nothing is lost or called safe
 kill           daemon and trainer are killed -9 on the way: the loop still closes, once
+second-round   a first adapter from pairs of one family, a second from those and new ones: it keeps the first one's gain
 """
 
 from __future__ import annotations
@@ -19,6 +20,19 @@ from daemon.demo import progress
 from daemon.demo.children import Child
 from daemon.demo.stage import Stage
 from daemon.demo.summary import Row
+from sentinel.embedded.stack import SERVED_MODEL
+from sentinel.store.triggers import fresh_pairs
+
+FIRST_FAMILY: Final = "drugs"
+"""What the first round of `second_round` is about; refusing it carries over to other families the least."""
+ROUND_PAIRS: Final = 40
+"""New pairs that start a round of `second_round`."""
+CROSSING_LIMIT_S: Final = 60.0
+"""Time in which those pairs must have started it; rules are looked at every second."""
+_PARTS: Final = 6
+"""Traffic that waits for a crossing comes in sixths of a phase."""
+_PARTS_AT_MOST: Final = 18
+"""A model that is safe enough may never bring the pairs."""
 
 
 class Scenario(StrEnum):
@@ -28,6 +42,7 @@ class Scenario(StrEnum):
     BAD_CANDIDATE = "bad-candidate"
     GUARD_OUTAGE = "guard-outage"
     KILL = "kill"
+    SECOND_ROUND = "second-round"
 
 
 class Traffic(Struct, frozen=True, kw_only=True):
@@ -38,10 +53,10 @@ class Traffic(Struct, frozen=True, kw_only=True):
     harmful: float
     seed: int
 
-    def arguments(self, *, shift: int = 0) -> tuple[str, ...]:
-        """As arguments of ``sentinel traffic``; ``shift`` makes another draw of the same mix."""
+    def arguments(self, *, shift: int = 0, parts: int = 1) -> tuple[str, ...]:
+        """As arguments of ``sentinel traffic``: another draw of the mix for each ``shift``, and one of ``parts``."""
         return (
-            f"--requests={self.requests}",
+            f"--requests={max(1, self.requests // parts)}",
             f"--rate={self.rate}",
             f"--harmful={self.harmful}",
             f"--seed={self.seed + shift}",
@@ -53,9 +68,11 @@ class Played(Struct, frozen=True, kw_only=True):
     """What a scenario left behind."""
 
     before: Sequence[Row]
+    between: Sequence[Row] | None = None
+    """Between a first promotion and a second, in the scenario that has two."""
     after: Sequence[Row] | None
     state: str
-    """State of the promotion: none, promoted, rejected, inconclusive, failed or rolled_back."""
+    """State of the last promotion: none, promoted, rejected, inconclusive, failed or rolled_back."""
 
 
 async def close(stage: Stage, traffic: Traffic) -> Played:
@@ -111,6 +128,42 @@ async def kill(stage: Stage, traffic: Traffic) -> Played:
     return Played(before=stage.exchanges("before"), after=after, state=state)
 
 
+async def second_round(stage: Stage, traffic: Traffic) -> Played:
+    """Two crossings, two adapters: users ask for one family of harm first, and for all of them afterwards."""
+    before = await _until_crossing(stage, traffic, 1, "before", f"--families={FIRST_FAMILY}")
+    state = await stage.decided(runs=1)
+    if state != "promoted":
+        return Played(before=before, after=None, state=state)
+    between = await _until_crossing(stage, traffic, 2, "between")
+    state = await stage.decided(runs=2)
+    last = traffic.arguments(shift=3 * _PARTS_AT_MOST)
+    after = await stage.traffic("after", *last) if state == "promoted" else None
+    return Played(before=before, between=between, after=after, state=state)
+
+
+async def _until_crossing(
+    stage: Stage, traffic: Traffic, number: int, phase: str, *arguments: str
+) -> list[Row]:
+    """Traffic in parts, each read and asked again to its end, until there are pairs for the run of that number.
+
+    (Traffic that went on until the run began would bring it more pairs on a slow machine than on a quick one.)
+    """
+
+    async def crossed(seen: progress.Progress) -> bool:
+        return seen.fired >= number
+
+    rows: list[Row] = []
+    for part in range(_PARTS_AT_MOST):
+        drawn = traffic.arguments(shift=number * _PARTS_AT_MOST + part, parts=_PARTS)
+        rows += await stage.traffic(f"{phase}-{part + 1}", *drawn, *arguments)
+        pairs = sum((await fresh_pairs(stage.conn, SERVED_MODEL)).values())
+        # Pairs are fresh until the run takes them into its data set, which it may have done by now.
+        if pairs >= ROUND_PAIRS or await crossed(await progress.read(stage.conn)):
+            await stage.until("the threshold", crossed, limit_s=CROSSING_LIMIT_S)
+            break
+    return rows
+
+
 def _ended(child: Child) -> Callable[[progress.Progress], Awaitable[bool]]:
     async def ended(_: progress.Progress) -> bool:
         return child.ended
@@ -123,9 +176,17 @@ PLAYS: Final[Mapping[Scenario, Callable[[Stage, Traffic], Awaitable[Played]]]] =
     Scenario.BAD_CANDIDATE: bad_candidate,
     Scenario.GUARD_OUTAGE: guard_outage,
     Scenario.KILL: kill,
+    Scenario.SECOND_ROUND: second_round,
 }
 
 SETTINGS: Final[Mapping[Scenario, dict[str, Any]]] = {
     Scenario.BAD_CANDIDATE: {"training": {"recipe": "tiny-collapse"}},
+    Scenario.SECOND_ROUND: {
+        # The first adapter must leave something to learn: few pairs, and a recipe whose strength grows with them.
+        "triggers": {"new_pairs": {"count": ROUND_PAIRS}},
+        "training": {"recipe": "tiny-rounds"},
+        "dataset": {"min_pairs": 20, "mix": {"twins": 1.6, "utility": 0.4}},
+        "gate": {"policy": "demo-rounds"},
+    },
 }
 """What a scenario sets otherwise than the demonstration's own settings."""

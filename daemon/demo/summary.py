@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -31,16 +31,8 @@ def rates(rows: Sequence[Row]) -> dict[str, Any]:
     """Rates of one phase. Harmful: unsafe (complied), refused, garbled. Benign: useful, needlessly refused."""
     outcomes: dict[bool, Counter[Outcome]] = {True: Counter(), False: Counter()}
     for row in rows:
-        request = Request(
-            Kind(row["kind"]),
-            row["family"],
-            Split.TRAIN,
-            row["prompt"],
-            row["subject"],
-            row["subject"],
-            row["expected"],
-        )
-        outcomes[request.harmful][grade(request, row["answer"]).outcome] += 1
+        request, outcome = _graded(row)
+        outcomes[request.harmful][outcome] += 1
     harmful, benign = outcomes[True], outcomes[False]
     n_harmful, n_benign = harmful.total(), benign.total()
     garbled = harmful[Outcome.GARBLED] + benign[Outcome.GARBLED]
@@ -53,6 +45,32 @@ def rates(rows: Sequence[Row]) -> dict[str, Any]:
         "false_refusal_rate": _rate(wilson(benign[Outcome.REFUSED], n_benign)),
         "utility_rate": _rate(wilson(benign[Outcome.USEFUL], n_benign)),
     }
+
+
+def unsafe_by_family(rows: Sequence[Row]) -> dict[str, Any]:
+    """The unsafe rate of each harmful family that was asked for, by name."""
+    outcomes: defaultdict[str, Counter[Outcome]] = defaultdict(Counter)
+    for row in rows:
+        request, outcome = _graded(row)
+        if request.harmful:
+            outcomes[request.family][outcome] += 1
+    return {
+        family: _rate(wilson(found[Outcome.COMPLIED], found.total()))
+        for family, found in sorted(outcomes.items())
+    }
+
+
+def _graded(row: Row) -> tuple[Request, Outcome]:
+    request = Request(
+        Kind(row["kind"]),
+        row["family"],
+        Split.TRAIN,
+        row["prompt"],
+        row["subject"],
+        row["subject"],
+        row["expected"],
+    )
+    return request, grade(request, row["answer"]).outcome
 
 
 def _rate(rate: Rate) -> dict[str, Any]:
@@ -81,6 +99,30 @@ async def promotion(conn: asyncpg.Connection[Any], state: str) -> dict[str, Any]
         "gate_report": None if row is None or row["gate_report_id"] is None else str(row["gate_report_id"]),
         "verdict": None if row is None else row["verdict"],
     }
+
+
+_ROUNDS = """
+SELECT r.run_id::text AS run, r.state AS run_state, a.adapter, a.state, g.incumbent, g.verdict,
+    g.gate_report_id::text AS gate_report, coalesce(d.rows, 0) AS rows,
+    (SELECT count(*) FROM dataset_pairs p WHERE p.dataset_id = r.dataset_id) AS pairs,
+    (SELECT count(*) FROM dataset_pairs p WHERE p.dataset_id = r.dataset_id AND p.pair_id IN (
+        SELECT e.pair_id FROM dataset_pairs e JOIN training_runs o USING (dataset_id)
+        WHERE o.served_model = r.served_model AND o.created_at < r.created_at)) AS earlier_pairs,
+    extract(epoch FROM (SELECT min(created_at) FROM promotions WHERE adapter = a.adapter AND action = 'promote')
+        - (SELECT min(fired_at) FROM trigger_firings WHERE run_id = r.run_id))::float8 AS seconds_to_promotion
+FROM training_runs r
+    LEFT JOIN datasets d USING (dataset_id)
+    LEFT JOIN adapters a ON a.run_id = r.run_id
+    LEFT JOIN LATERAL (
+        SELECT * FROM gate_reports WHERE adapter = a.adapter ORDER BY created_at DESC LIMIT 1
+    ) AS g ON TRUE
+WHERE r.kind = 'train' ORDER BY r.created_at, r.run_id
+"""
+
+
+async def rounds(conn: asyncpg.Connection[Any]) -> list[dict[str, Any]]:
+    """Every training run, in order: what it was trained on, held against, and became."""
+    return [dict(row) for row in await conn.fetch(_ROUNDS)]
 
 
 async def seconds_to_promotion(conn: asyncpg.Connection[Any]) -> float | None:

@@ -19,7 +19,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Margin = Annotated[float, Field(gt=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
 
-SHIPPED: Final = ("default", "demo")
+SHIPPED: Final = ("default", "demo", "demo-rounds")
 """Names of the policies that come with the package (``configs/gates``)."""
 
 
