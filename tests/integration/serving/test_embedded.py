@@ -149,6 +149,7 @@ async def test_the_guard_client_s_wire(
         ("response_format", {"type": "json_object"}),
         ("stream_options", {"include_usage": True}),
         ("top_logprobs", 3),
+        ("continue_final_message", True),
     ],
 )
 async def test_what_would_change_the_answer_is_refused_rather_than_passed_over(
