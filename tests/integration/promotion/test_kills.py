@@ -61,7 +61,7 @@ async def test_it_dies_after(
     await _finished(stage, settings)
 
 
-@pytest.mark.parametrize("step", ["copied", "loaded", "proven"])
+@pytest.mark.parametrize("step", STEPS)
 async def test_its_process_is_killed_after(
     stage: Stage, settings: Settings, connect: Connect, replicas: Pair, step: str
 ) -> None:
