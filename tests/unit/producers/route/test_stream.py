@@ -52,8 +52,8 @@ def test_lines_that_begin_alike_are_each_looked_at(lines: list[tuple[str, str, s
     def stream(renamed: bool) -> bytes:
         out = b""
         for number, name, text in lines:
-            named = {"model": "new" if renamed and name == "old" else name}
-            rest = {"choices": [{"delta": {"content": text}}]}
+            named: dict[str, object] = {"model": "new" if renamed and name == "old" else name}
+            rest: dict[str, object] = {"choices": [{"delta": {"content": text}}]}
             body = {"id": number, **(rest | named if late else named | rest)}
             out += b"data: " + json.dumps(body).encode() + b"\n\n"
         return out
