@@ -94,12 +94,12 @@ class OneTable:
     async def _store(self, batch: Sequence[tuple[Slot, PromptEvent]]) -> None:
         for slot, _ in batch:
             slot.in_flush += 1
-        plans = {tracker: tracker.plan() for tracker in dict.fromkeys(slot.tracker for slot, _ in batch)}
+        plans = {tracker: tracker.plan() for tracker in {slot.tracker: None for slot, _ in batch}}
         async with self._connection.transaction():
             await self._move(plans)
             await self._connection.execute(self._insert, *_columns([event for _, event in batch]))
         for slot, _ in batch:
-            if not slot.tracker.passes(slot, plans[slot.tracker]):
+            if slot.record.offset >= plans[slot.tracker].next_offset:
                 slot.settle(STORED)
         for tracker, progress in plans.items():
             tracker.advance(progress)

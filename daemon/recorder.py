@@ -302,7 +302,7 @@ def _planned(batch: Sequence[_Pending]) -> Iterator[list[PartitionTracker]]:
     for pending in batch:
         pending.slot.in_flush += 1
     try:
-        yield list(dict.fromkeys(pending.slot.tracker for pending in batch))
+        yield list({pending.slot.tracker: None for pending in batch})
     except BaseException:
         for pending in batch:
             pending.slot.in_flush -= 1
