@@ -9,13 +9,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import orjson
 from msgspec import Struct
 
 from sentinel.errors import CommandError
 from trainer.finetune.naming import CONFIG, WEIGHTS, adapter_sha256
+
+ORIGIN: Final = "composed_from.json"
 
 
 class Part(Struct, frozen=True):
@@ -26,7 +28,7 @@ class Part(Struct, frozen=True):
 
 
 def compose(parts: Sequence[Part], out: Path, *, max_rank: int) -> int:
-    """Write the weighted sum of ``parts`` to ``out`` as an adapter in fp32; its rank.
+    """Write the weighted sum of ``parts`` to ``out`` as an adapter in fp32, and beside it of what it is; its rank.
 
     Raises:
         CommandError: fewer than two parts, a part is no plain LoRA adapter, the rank would be above ``max_rank``,
@@ -65,6 +67,9 @@ def compose(parts: Sequence[Part], out: Path, *, max_rank: int) -> int:
     out.mkdir(parents=True)
     save_file(made, out / WEIGHTS, metadata={"format": "pt"})
     (out / CONFIG).write_bytes(orjson.dumps(config, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS))
+    made_from = [{"adapter_sha256": adapter_sha256(part.adapter), "weight": part.weight} for part in parts]
+    origin = {"schema_version": 1, "rank": rank, "adapter_sha256": adapter_sha256(out), "parts": made_from}
+    (out / ORIGIN).write_bytes(orjson.dumps(origin, option=orjson.OPT_INDENT_2))
     return rank
 
 

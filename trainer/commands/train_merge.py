@@ -19,11 +19,12 @@ def merge(
 
     Example: sentinel train merge --base ./tiny-chat --adapter runs/a/finetune/adapter --out merged
     """
+    from trainer.commands.progress import Bar
     from trainer.finetune.quiet import quiet
     from trainer.merge import merge as run
 
-    with quiet():
-        made = run(base, adapter, out)
+    with quiet(), Bar("merge") as bar:
+        made = run(base, adapter, out, report=bar.report)
     typer.echo(
         f"{made.folder}: greatest difference of a logit {made.max_difference:.1e}; "
         f"adapter alone {made.adapter_bytes / 1e6:.2f} MB, merged {made.merged_bytes / 1e6:.2f} MB"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,13 @@ def test_the_command_merges_and_proves_it(finished: Run, tmp_path: Path) -> None
     done = CliRunner().invoke(app, arguments)
     assert done.exit_code == 0, done.output
     assert "adapter alone 0.16 MB, merged 3.6" in done.output
+    assert "merge: 4 of 4, done" in done.stderr
+    origin = json.loads((out / "merged_from.json").read_bytes())
+    assert (origin["base_sha256"], origin["adapter_sha256"]) == (
+        finished[1].base_sha256,
+        finished[1].weights_sha256,
+    )
+    assert origin["max_difference"] < origin["tolerance"]
     ids = torch.arange(40).reshape(2, 20)
     with torch.no_grad():
         wanted = PeftModel.from_pretrained(plain(tiny_pairs.CHAT), str(adapter))(input_ids=ids).logits
@@ -124,6 +132,9 @@ def test_the_command_composes_what_peft_adds_up_of_two_adapters_at_work_together
     done = CliRunner().invoke(app, ["compose", *arguments])
     assert done.exit_code == 0, f"{done.output}{done.exception}"
     assert "rank 7" in done.output
+    parts = json.loads((out / "composed_from.json").read_bytes())["parts"]
+    assert [part["weight"] for part in parts] == [1.0, 1.0]
+    assert parts[0]["adapter_sha256"] == finished[1].weights_sha256 != parts[1]["adapter_sha256"]
     with torch.no_grad():
         found = PeftModel.from_pretrained(plain(tiny_pairs.CHAT), str(out))(input_ids=ids).logits
     assert (found - logits("one", "two")).abs().max() < 1e-4
