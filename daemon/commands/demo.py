@@ -24,9 +24,15 @@ def demo(
     seed: Annotated[int, typer.Option(help="Of prompts and arrival times.")] = 0,
     train: Annotated[bool, typer.Option(help="--no-train: end with findings and pairs.")] = True,
     kafka: Annotated[
-        str, typer.Option(metavar="HOST:PORT", help="A real broker instead of the embedded one.")
+        str,
+        typer.Option(
+            metavar="HOST:PORT",
+            help="A real broker (without TLS and password) instead of the embedded one; the run has topics of its own.",
+        ),
     ] = "",
-    database_url: Annotated[str, typer.Option(help="A real, empty PostgreSQL database.")] = "",
+    database_url: Annotated[
+        str, typer.Option(help="A real, empty PostgreSQL database; one that holds rows is refused.")
+    ] = "",
     model_url: Annotated[str, typer.Option(help="A real model server that serves 'tiny-chat'.")] = "",
     guard_url: Annotated[str, typer.Option(help="A real server of the guard, as 'tiny-guard'.")] = "",
     evaluation_url: Annotated[

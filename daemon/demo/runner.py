@@ -9,7 +9,6 @@
 from __future__ import annotations
 
 import asyncio
-import datetime as dt
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -20,7 +19,7 @@ from msgspec import Struct
 from rich.console import Console
 from rich.live import Live
 
-from daemon.demo import progress, report, summary
+from daemon.demo import outside, progress, report, summary
 from daemon.demo.children import Children
 from daemon.demo.scenarios import PLAYS, SETTINGS, Played, Scenario, Traffic
 from daemon.demo.stage import Stage
@@ -47,18 +46,25 @@ class DemoOptions(Struct, frozen=True, kw_only=True):
 async def run(options: DemoOptions, *, clock: Clock, console: Console) -> Path:
     """Run the demonstration; returns its folder.
 
-    Raises UnavailableError when a part does not start, and FatalError when records were lost.
+    Raises CommandError for an outside part that cannot be used, UnavailableError when a part does not start,
+    and FatalError when records were lost.
     """
     began = clock.monotonic()
-    folder = _folder(options.runs, clock.now())
+    name = f"demo-{clock.now():%Y%m%dT%H%M%SZ}-{uuid4().hex[:6]}"
+    external, changes = await outside.prepare(options.external, name)
+    folder = _folder(options.runs / name)
     trains = options.train and options.scenario is not Scenario.GUARD_OUTAGE
     stack = EmbeddedStack(
         folder / "parts",
-        external=options.external,
+        external=external,
         training=trains,
-        changes=SETTINGS.get(options.scenario, {}),
+        changes={**SETTINGS.get(options.scenario, {}), **changes},
     )
     console.print(f"starting the parts in {folder} …")
+    if external.kafka:
+        console.print(
+            f"its topics on {external.kafka} begin with {changes['kafka']['group_id']} and stay there"
+        )
     supervising: asyncio.Task[None] | None = None
     try:
         await stack.start()
@@ -83,12 +89,12 @@ async def run(options: DemoOptions, *, clock: Clock, console: Console) -> Path:
         await stack.stop()
     _say(console, found, folder)
     if found["lost"]:
-        raise FatalError(f"the embedded broker dropped {found['lost']} records before they were read")
+        raise FatalError(f"the broker dropped {found['lost']} records before they were read")
     return folder
 
 
-def _folder(runs: Path, now: dt.datetime) -> Path:
-    folder = runs.absolute() / f"demo-{now:%Y%m%dT%H%M%SZ}-{uuid4().hex[:6]}"
+def _folder(path: Path) -> Path:
+    folder = path.absolute()
     folder.mkdir(parents=True)
     # PostgreSQL runs as another account under root and must reach its folder.
     folder.chmod(0o755)
