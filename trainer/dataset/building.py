@@ -17,6 +17,7 @@ from trainer.asking import Ask
 from trainer.dataset.benign import candidates, ordered
 from trainer.dataset.benign_rows import BenignRows, Judge
 from trainer.dataset.harmful import as_row, on_policy, usable
+from trainer.dataset.kept_answers import KeptAnswers
 from trainer.dataset.likeness import Evaluated
 from trainer.dataset.rows import Row, asked
 from trainer.dataset.writing import finish, store, write
@@ -46,6 +47,7 @@ async def build_dataset(
     the base replace what an adapter said, 4. make benign rows, for which ``ask`` is put the configured strict
     instruction, 5. redact, split, probe and write, 6. record. No transaction is open while a model is asked.
 
+    What the base has answered is kept in ``folder`` until the end: a killed attempt is gone on with.
     Without ``judge`` new answers cannot be scored: they, and pairs of an adapter, are dropped and counted.
 
     Raises:
@@ -54,12 +56,13 @@ async def build_dataset(
     """
     wanted = settings.dataset
     dropped: Counter[str] = Counter()
+    kept = KeptAnswers(folder, ask, about=_asked_how(settings, served_model))
     collected = await collected_for(conn, served_model, settings)
     dropped.update(why.value for why in collected.dropped.values())
     evaluated = Evaluated(evaluation_prompts, wanted.near_duplicate)
     pairs, out = usable(collected.valid, settings=wanted, evaluated=evaluated, seed=seed)
     dropped.update(why.value for why in out.values())
-    pairs, replaced = await on_policy(pairs, settings=wanted, ask=ask, judge=judge, dropped=dropped)
+    pairs, replaced = await on_policy(pairs, settings=wanted, ask=kept.ask, judge=judge, dropped=dropped)
     if len(pairs) < wanted.min_pairs:
         raise CommandError(
             f"{served_model} has {len(pairs)} usable harmful pairs of {_read(collected)} and"
@@ -68,7 +71,9 @@ async def build_dataset(
     total = round(len(pairs) * (1 + wanted.mix.twins + wanted.mix.utility))
     progress = _Progress(report, total, len(pairs))
     rows = [as_row(pair) for pair in pairs]
-    rows += await _benign(conn, served_model, settings, rows, evaluated, ask, judge, seed, dropped, progress)
+    rows += await _benign(
+        conn, served_model, settings, rows, evaluated, kept.ask, judge, seed, dropped, progress
+    )
     finished = finish(rows, wanted, seed)
     manifest = write(
         finished,
@@ -89,8 +94,16 @@ async def build_dataset(
         evaluation_prompts=len(evaluated),
     )
     await store(conn, manifest, [pair.pair_id for pair in pairs])
+    kept.forget()
     progress.end(manifest)
     return manifest
+
+
+def _asked_how(settings: Settings, served_model: str) -> str:
+    """What decides the base's answers, as far as settings say it."""
+    model = settings.served_models.get(served_model)
+    asking = settings.evaluation
+    return repr((served_model, model and model.base, asking.server_url, asking.max_tokens, asking.seed))
 
 
 async def collected_for(conn: Connection, served_model: str, settings: Settings) -> Collected:

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
 
-from sentinel.errors import CommandError
+from sentinel.errors import CommandError, UnavailableError
+from sentinel.events import Message
 from sentinel.manifests import DatasetManifest
 from sentinel.refusal import is_refusal
 from sentinel.settings import Settings
 from sentinel.tiny.prompts import Kind
 from tests.integration.dataset.conftest import Base, Traffic, requests
+from trainer.dataset import kept_answers
 from trainer.dataset.building import build_dataset
 from trainer.reporting import Stage, silent
 
@@ -135,6 +138,34 @@ async def test_the_same_input_and_seed_give_the_same_bytes(
     assert first.content_sha256 == second.content_sha256 != third.content_sha256
     assert first.dataset_id == second.dataset_id != third.dataset_id
     assert await traffic.conn.fetchval("SELECT count(*) FROM datasets") == 2
+
+
+async def test_a_killed_attempt_is_gone_on_with(
+    traffic: Traffic, base: Base, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await fill(traffic, base)
+    whole = await build(traffic, base, settings, tmp_path / "whole")
+    needed = len(base.asked)
+    monkeypatch.setattr(kept_answers, "CHUNK", 4)
+    base.asked.clear()
+
+    async def dies(conversations: Sequence[Sequence[Message]], system: str | None) -> list[str]:
+        if len(base.asked) >= 12:
+            raise UnavailableError("the server is away")
+        return await base.ask(conversations, system)
+
+    with pytest.raises(UnavailableError):
+        await build(traffic, base, settings, tmp_path / "killed", ask=dies)
+    answers = tmp_path / "killed" / kept_answers.FILE
+    with answers.open("ab") as file:
+        file.write(b'["cut o')
+    resumed = await build(traffic, base, settings, tmp_path / "killed")
+    assert len(base.asked) == needed
+    assert resumed.content_sha256 == whole.content_sha256
+    assert not answers.exists()
+    # Finished, it is made anew.
+    await build(traffic, base, settings, tmp_path / "killed")
+    assert len(base.asked) == 2 * needed
 
 
 async def test_a_run_without_a_benign_side_stops_and_says_what_to_do(
