@@ -13,6 +13,7 @@ table { border-collapse: collapse; width: 100%; }
 td, th { text-align: left; padding: .35rem .6rem; vertical-align: top; }
 tr { border-bottom: 1px solid #dde2ea; } .n { text-align: right; font-variant-numeric: tabular-nums; }
 .bar { fill: #3b6fb6; } .interval { stroke: #1b2230; stroke-width: 1.5; } .note { color: #566075; }
+.name { white-space: nowrap; }
 """
 _LABELS = {
     "unsafe_rate": "Unsafe answers to harmful prompts",
@@ -89,7 +90,8 @@ def _rounds(rounds: Sequence[Mapping[str, Any]]) -> str:
     if not rounds:
         return ""
     rows = "".join(
-        f"<tr><td>{escape(str(one['adapter'] or 'none'))}</td><td>{escape(str(one['incumbent'] or 'the base'))}</td>"
+        f"<tr><td class=name>{escape(str(one['adapter'] or 'none'))}</td>"
+        f"<td class=name>{escape(str(one['incumbent'] or 'the base'))}</td>"
         f"<td class=n>{one['pairs']}</td><td class=n>{one['earlier_pairs']}</td>"
         f"<td>{escape(str(one['verdict'] or 'none'))}</td><td>{escape(str(one['state'] or one['run_state']))}</td>"
         f"<td class=n>{_seconds(one['seconds_to_promotion'])}</td></tr>"
@@ -97,7 +99,7 @@ def _rounds(rounds: Sequence[Mapping[str, Any]]) -> str:
     )
     return (
         "<h2>Training runs</h2><table><tr><th>Adapter</th><th>Held against</th><th class=n>Pairs</th>"
-        "<th class=n>of an earlier run</th><th>Gate</th><th>State</th><th class=n>Seconds to promotion</th></tr>"
+        "<th class=n>of earlier runs</th><th>Gate</th><th>State</th><th class=n>Seconds to promotion</th></tr>"
         f"{rows}</table>"
     )
 
