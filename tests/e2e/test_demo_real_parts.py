@@ -123,6 +123,8 @@ def _counted_its_own(ended: Ended) -> int:
     assert 0 < found["pairs"] <= found["findings"]
     assert found["after"] is None
     assert found["promotion"]["state"] == "none"
+    # Nobody should take its figures for a claim about a real model.
+    assert "tiny test articles" in (ended.folder / "report.html").read_text()
     return answered
 
 

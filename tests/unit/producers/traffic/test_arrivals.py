@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import math
 import random
 
 import pytest
 
+from producers.commands.traffic import traffic
 from producers.traffic.arrivals import gaps
 
 
@@ -33,3 +35,7 @@ def test_the_seed_decides() -> None:
 def test_a_rate_of_nothing_is_refused() -> None:
     with pytest.raises(ValueError, match="positive"):
         next(gaps(0, random.Random()))
+
+
+def test_fifty_a_second_unless_told_otherwise() -> None:
+    assert inspect.signature(traffic).parameters["rate"].default == 50
