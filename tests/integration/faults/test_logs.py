@@ -9,12 +9,15 @@ import pytest
 from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
+from sentinel.embedded import VOLATILE_CLUSTER_PREFIX
+from sentinel.embedded.broker import EmbeddedBroker
 from sentinel.embedded.scripted_guard import ScriptedGuard
 from sentinel.settings import Settings
-from sentinel.store import halts
+from sentinel.store import halts, offsets
 from tests.support.accounting import account, assert_sums
-from tests.support.brokers import Broker
+from tests.support.brokers import Broker, Embedded
 from tests.support.events import many
+from tests.support.kafka_client import Record
 from tests.support.postgres import libpq_url
 from tests.support.service import caught_up, running, settings_for
 from tests.support.waiting import wait_until
@@ -79,6 +82,78 @@ async def test_a_topic_made_anew_halts_until_an_operator_resets_it(
     assert [(row["incarnation"], row["n"]) for row in rows] == [(0, 100), (1, records_after)]
     found = await account(database_url, topic)
     assert found.interactions == 100 + records_after
+
+
+async def test_an_embedded_broker_that_started_anew_is_adopted_and_a_real_one_never(
+    database_url: str, guard: ScriptedGuard
+) -> None:
+    """It has no memory, so its next start is another log under the same names; whoever owns it says so."""
+    conn = await asyncpg.connect(libpq_url(database_url))
+    for start in (0, 1):
+        with EmbeddedBroker({"llm.events": 2}) as server:
+            broker = Embedded(server)
+            settings = settings_for(
+                bootstrap=broker.bootstrap, topic="llm.events", database_url=database_url, guard_url=guard.url
+            )
+            records = [Record(value, partition=n % 2) for n, value in enumerate(many(60, start=start * 60))]
+            await asyncio.to_thread(broker.produce, "llm.events", records)
+            if start == 1:
+                async with running(settings) as service:
+                    await wait_until(
+                        lambda: [t.halted for t in service.intake.loop.owned] == ["foreign"] * 2, timeout=30
+                    )
+                await conn.execute("UPDATE consumer_offsets SET cluster_id = 'real' WHERE partition = 1")
+                adopted = await offsets.adopt_volatile_log(
+                    conn, broker.cluster_id(), prefix=VOLATILE_CLUSTER_PREFIX
+                )
+                assert adopted == 1
+            async with running(settings) as service:
+                await wait_until(lambda: len(service.intake.loop.owned) == 2, timeout=30)
+                halted = {t.partition.partition: t.halted for t in service.intake.loop.owned}
+                assert halted == {0: None, 1: "foreign" if start else None}
+                ends = broker.client.end_offsets("llm.events", 2)
+                read = [0] if start else [0, 1]
+
+                async def passed(
+                    wanted: int = sum(ends[number] for number in read), run: int = start
+                ) -> bool:
+                    sums = await conn.fetchval(
+                        "SELECT coalesce(sum(n), 0) FROM partition_outcomes WHERE incarnation = $1", run
+                    )
+                    return bool(sums == wanted)
+
+                await wait_until(passed, timeout=30, interval=0.1)
+            broker.close()
+    said = await conn.fetch("SELECT subject FROM audit_log WHERE action = 'adopt a new embedded broker'")
+    await conn.close()
+    assert [row["subject"] for row in said] == ["llm.events/0"]
+
+
+@pytest.mark.parametrize("codec", ["gzip", "snappy", "lz4", "zstd"])
+async def test_compressed_records_are_read(
+    broker: Broker, database_url: str, guard: ScriptedGuard, codec: str
+) -> None:
+    topic, settings = await _topic(broker, database_url, guard)
+
+    def compressed() -> None:
+        producer = Producer(
+            {
+                "bootstrap.servers": broker.bootstrap,
+                "compression.type": codec,
+                "linger.ms": 50,
+                "log_level": 4,
+            }
+        )
+        for value in many(40):
+            producer.produce(topic, value, partition=0)
+        assert producer.flush(30) == 0
+
+    await asyncio.to_thread(compressed)
+    async with running(settings) as service:
+        await caught_up(service, 40)
+    found = await account(database_url, topic)
+    assert_sums(found, records=40)
+    assert found.outcomes == {"stored": 40}
 
 
 @pytest.mark.needs("admin")
@@ -169,8 +244,6 @@ async def test_transaction_markers_are_holes_and_aborted_records_are_not_read(
 async def test_events_of_one_key_are_recorded_in_order(
     broker: Broker, database_url: str, guard: ScriptedGuard
 ) -> None:
-    from tests.support.kafka_client import Record
-
     topic, settings = await _topic(broker, database_url, guard, partitions=2)
     settings = settings.model_copy(
         update={
