@@ -59,6 +59,8 @@ def demo(
 
     if scenario not in set(Scenario):
         raise CommandError(f"--scenario {scenario!r} is unknown; one of {', '.join(Scenario)}")
+    if scenario == Scenario.SECOND_ROUND and not train:
+        raise CommandError("--no-train: second-round is about two training runs; leave one of both out")
     options = DemoOptions(
         runs=settings.runs_dir,
         scenario=Scenario(scenario),
