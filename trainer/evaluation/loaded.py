@@ -10,7 +10,7 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Final, Self
 from uuid import uuid4
@@ -78,14 +78,16 @@ class LeftBehind:
     def forget(self) -> None:
         """All of it is unloaded."""
         for path in self._paths:
-            path.unlink(missing_ok=True)
+            # Another user's: to unload once more does no harm.
+            with suppress(PermissionError):
+                path.unlink(missing_ok=True)
 
 
 def _take(path: Path) -> IO[bytes] | None:
-    """The note, locked; None where its evaluation is at work, or somebody has just cleaned up after it."""
+    """The note, locked; None where its evaluation is at work, it was cleaned up just now, or is not for us."""
     try:
         file = path.open("rb")
-    except FileNotFoundError:
+    except (FileNotFoundError, PermissionError):
         return None
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

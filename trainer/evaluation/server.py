@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Collection, Sequence
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -30,7 +30,13 @@ class EvaluationServer:
     """One server for the length of an evaluation. Made by `serving`."""
 
     def __init__(
-        self, asker: Asker, replica: ReplicaClient, base: str, note: LoadedNote, *, remote_prefix: str | None
+        self,
+        asker: Asker,
+        replica: ReplicaClient,
+        base: str,
+        note: LoadedNote | None,
+        *,
+        remote_prefix: str | None,
     ) -> None:
         self.asker = asker
         self.base = base
@@ -51,7 +57,8 @@ class EvaluationServer:
         path = str(subject.path.absolute())
         if self._remote_prefix is not None:
             path = str(Path(self._remote_prefix) / subject.path.name)
-        self._note.add(subject.name)
+        if self._note is not None:
+            self._note.add(subject.name)
         self._loaded.append(subject.name)
         try:
             await self._replica.load(subject.name, path)
@@ -63,7 +70,7 @@ class EvaluationServer:
 
     async def unload_all(self) -> None:
         """Unload what `load` loaded; what was there before stays. From a server that is away the next one will."""
-        if await _unload(self._replica, self._loaded):
+        if await _unload(self._replica, self._loaded) and self._note is not None:
             self._note.forget()
 
     async def probes(self, adapter: str, questions: Sequence[str]) -> tuple[Probe, ...]:
@@ -145,9 +152,13 @@ async def serving(
         try:
             base = await asker.base()
             await _clean_up(replica, notes, keep=in_service if _is_replica(settings, replica.url) else None)
-            with LoadedNote.hold(notes, replica.url) as note:
+            with ExitStack() as stack:
                 server = EvaluationServer(
-                    asker, replica, base, note, remote_prefix=settings.evaluation.remote_prefix
+                    asker,
+                    replica,
+                    base,
+                    _noted(stack, notes, replica.url),
+                    remote_prefix=settings.evaluation.remote_prefix,
                 )
                 try:
                     yield server
@@ -155,6 +166,20 @@ async def serving(
                     await server.unload_all()
         finally:
             await replica.aclose()
+
+
+def _noted(stack: ExitStack, notes: Path, url: str) -> LoadedNote | None:
+    """This evaluation's note until the stack is closed; None where the user may not write there."""
+    try:
+        return stack.enter_context(LoadedNote.hold(notes, url))
+    except OSError as error:
+        _log.warning(
+            "What is loaded for the evaluation cannot be noted: were it killed, that would stay on the server.",
+            action="evaluate",
+            folder=str(notes),
+            error=type(error).__name__,
+        )
+        return None
 
 
 def _is_replica(settings: Settings, url: str) -> bool:

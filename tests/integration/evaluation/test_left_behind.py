@@ -88,3 +88,11 @@ async def test_a_server_that_does_not_unload_now_is_asked_by_the_next_one(
     await measure("answer-all")
     assert personas.loaded == {}
     assert list((tmp_path / FOLDER).iterdir()) == []
+
+
+async def test_where_nothing_can_be_noted_it_is_measured_all_the_same(
+    measure: Evaluate, personas: Personas, tmp_path: Path
+) -> None:
+    (tmp_path / FOLDER).write_text("in the way")
+    await measure("perfect")
+    assert personas.moves == ["load tiny-perfect", "unload tiny-perfect"]
