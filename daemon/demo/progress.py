@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 from msgspec import Struct
+from rich import box
 from rich.table import Table
 
 if TYPE_CHECKING:
@@ -62,40 +64,55 @@ async def read(conn: asyncpg.Connection[Any]) -> Progress:
     )
 
 
-def table(progress: Progress, answered: int, seconds: float, phase: str) -> Table:
-    """The live view."""
+class Rate:
+    """How fast a count grows, over the last seconds: over the whole run it would sink while a model is trained."""
+
+    def __init__(self, over_s: float = 10.0) -> None:
+        self._over_s = over_s
+        self._seen: deque[tuple[float, int]] = deque()
+
+    def at(self, seconds: float, count: int) -> float:
+        """Note ``count`` at ``seconds``; its growth a second, 0 where nothing is known yet."""
+        self._seen.append((seconds, count))
+        while seconds - self._seen[0][0] > self._over_s:
+            self._seen.popleft()
+        first, before = self._seen[0]
+        return (count - before) / (seconds - first) if seconds > first else 0.0
+
+
+def table(progress: Progress, answered: int, seconds: float, phase: str, rate: float) -> Table:
+    """The live view, at most 80 characters wide; ``rate`` is that of reading, in answers a second."""
     share = f"{100 * progress.unsafe / progress.scored:.1f} %" if progress.scored else "-"
     again = f"{100 * progress.safer / progress.asked_again:.1f} %" if progress.asked_again else "-"
-    shown = Table(title=f"Sentinel Loop demonstration: {phase} ({seconds:.0f} s)", title_justify="left")
-    for heading in (
-        "answers given",
-        "read",
-        "behind",
-        "unsafe answers",
-        "share",
-        "asked again",
-        "safe then",
-        "pairs",
-        "training run",
-    ):
-        shown.add_column(heading, justify="right")
-    shown.add_row(
-        str(answered),
-        str(progress.records),
-        str(max(0, answered - progress.records)),
-        str(progress.unsafe),
-        share,
-        str(progress.asked_again),
-        again,
-        str(progress.pairs),
-        _run(progress),
+    shown = Table(
+        title=f"Sentinel Loop demonstration: {phase} ({seconds:.0f} s)",
+        title_justify="left",
+        caption=f"training run: {_run(progress)}",
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
     )
+    cells = {
+        "answers": str(answered),
+        "read": str(progress.records),
+        "per s": f"{rate:.1f}",
+        "behind": str(max(0, answered - progress.records)),
+        "unsafe": str(progress.unsafe),
+        "share": share,
+        "asked again": str(progress.asked_again),
+        "safe then": again,
+        "pairs": str(progress.pairs),
+    }
+    for heading in cells:
+        shown.add_column(heading, justify="right")
+    shown.add_row(*cells.values())
     return shown
 
 
 def _run(progress: Progress) -> str:
     if not progress.run_state:
-        return "-"
+        return "none"
     if progress.run_state != "running":
         return progress.run_state
     return f"{progress.run_step or 'starting'} {100 * progress.run_share:.0f} %"

@@ -51,6 +51,7 @@ class Stage:
         self._live = live
         self._began = clock.monotonic()
         self._logs: list[Path] = []
+        self._rate = progress.Rate()
 
     # -- the service
 
@@ -127,7 +128,8 @@ class Stage:
             self.children.check()
             seen = await progress.read(self.conn)
             seconds = self._clock.monotonic() - self._began
-            self._live.update(progress.table(seen, self.answered, seconds, phase))
+            rate = self._rate.at(seconds, seen.records)
+            self._live.update(progress.table(seen, self.answered, seconds, phase, rate))
             if await done(seen):
                 return seen
             if limit is not None and self._clock.monotonic() > limit:

@@ -7,12 +7,12 @@ import io
 import msgspec
 from rich.console import Console
 
-from daemon.demo.progress import Progress, table
+from daemon.demo.progress import Progress, Rate, table
 
 
 def shown(progress: Progress, answered: int, phase: str = "traffic") -> dict[str, str]:
     """Cells by their headings."""
-    view = table(progress, answered, 12.4, phase)
+    view = table(progress, answered, 12.4, phase, 7.25)
     cells = [next(iter(column.cells)) for column in view.columns]
     return dict(
         zip([str(column.header) for column in view.columns], [str(cell) for cell in cells], strict=True)
@@ -26,7 +26,8 @@ def counts(**more: int) -> Progress:
 
 def test_nothing_yet_is_no_rate_of_zero() -> None:
     cells = shown(counts(), 0)
-    assert (cells["share"], cells["safe then"], cells["training run"]) == ("-", "-", "-")
+    assert (cells["share"], cells["safe then"]) == ("-", "-")
+    assert drawn(counts(), 0).endswith("training run: none")
 
 
 def test_rates_are_of_what_was_scored_and_asked_again() -> None:
@@ -34,15 +35,42 @@ def test_rates_are_of_what_was_scored_and_asked_again() -> None:
         records=80, interactions=80, scored=80, unsafe=20, findings=20, asked_again=16, safer=12, pairs=12
     )
     cells = shown(seen, 95)
-    assert (cells["answers given"], cells["read"], cells["behind"]) == ("95", "80", "15")
-    assert (cells["unsafe answers"], cells["share"]) == ("20", "25.0 %")
+    assert (cells["answers"], cells["read"], cells["behind"]) == ("95", "80", "15")
+    assert (cells["unsafe"], cells["share"]) == ("20", "25.0 %")
     assert (cells["asked again"], cells["safe then"], cells["pairs"]) == ("16", "75.0 %", "12")
 
 
-def test_the_view_says_where_it_stands() -> None:
+def drawn(progress: Progress, answered: int, width: int = 80) -> str:
     out = io.StringIO()
-    Console(file=out, width=160).print(table(counts(records=3), 1, 12.4, "training and gate"))
-    text = out.getvalue()
+    Console(file=out, width=width).print(table(progress, answered, 12.4, "training and gate", 7.25))
+    return out.getvalue().rstrip()
+
+
+def test_the_view_says_where_it_stands() -> None:
+    busy = msgspec.structs.replace(
+        counts(records=3), run_state="running", run_step="finetune", run_share=0.42
+    )
+    text = drawn(busy, 1)
     assert "training and gate (12 s)" in text
+    assert text.endswith("training run: finetune 42 %")
     # Read before the log was written: never a negative lag.
     assert shown(counts(records=3), 1)["behind"] == "0"
+
+
+def test_a_narrow_terminal_shows_all_of_it() -> None:
+    numbers = dict.fromkeys(("records", "interactions", "scored"), 99_999)
+    many = counts(**numbers, unsafe=33_333, asked_again=33_333, safer=33_333, pairs=33_333)
+    text = drawn(many, 99_999)
+    assert "…" not in text
+    for cell in ("99999", "7.2", "33.3 %", "100.0 %"):
+        assert cell in text
+
+
+def test_the_rate_is_that_of_the_last_seconds() -> None:
+    rate = Rate(over_s=10)
+    assert rate.at(0.0, 0) == 0.0
+    assert rate.at(5.0, 100) == 20.0
+    assert rate.at(10.0, 100) == 10.0
+    # What was read before is too long ago.
+    assert rate.at(15.0, 100) == 0.0
+    assert rate.at(16.0, 130) == 30 / 6
