@@ -3,7 +3,7 @@
 Servers:      postgres_server, database_url, empty_database_url, private_postgres,
               kafka, secure_kafka, kafka_factory, embedded_broker, broker (embedded | kafka)
 Environment:  SENTINEL_TEST_DATABASE_URL   use this PostgreSQL (a superuser's URL)
-              SENTINEL_TEST_KAFKA          use this broker (bootstrap servers, no security)
+              SENTINEL_TEST_KAFKA          use this broker (bootstrap servers, no security) where any will do
               KAFKA_HOME                   start Apache Kafka from here
               SENTINEL_TEST_REQUIRE_KAFKA  1: a test that needs Kafka fails where there is none
 Helpers:      logs_quiet, free_port, wait_until (tests.support.waiting has the same as a function)
@@ -48,6 +48,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("kafka") is None or os.environ.get("SENTINEL_TEST_KAFKA"):
         return
+    _need_a_kafka_started_here()
+
+
+def _need_a_kafka_started_here() -> None:
+    """Skip where no broker can be started, or fail where a skipped test would be a test that was promised."""
     reason = why_no_kafka()
     if reason is None:
         return
@@ -164,9 +169,11 @@ def kafka(server_folder: Path) -> Iterator[ApacheKafka]:
 
 @pytest.fixture(scope="session")
 def secure_kafka(server_folder: Path, security: Security) -> Iterator[KafkaServer]:
-    """One broker with the listeners PLAINTEXT, SASL_PLAINTEXT, SASL_SSL and SSL (client certificate)."""
-    if why_no_kafka() is not None:
-        pytest.skip("the secured broker is always started here: " + str(why_no_kafka()))
+    """One broker with the listeners PLAINTEXT, SASL_PLAINTEXT, SASL_SSL and SSL (client certificate).
+
+    Always started here, also where ``SENTINEL_TEST_KAFKA`` names a broker.
+    """
+    _need_a_kafka_started_here()
     server = KafkaServer(server_folder / "secure-kafka", security=security)
     server.start()
     yield server
@@ -175,9 +182,11 @@ def secure_kafka(server_folder: Path, security: Security) -> Iterator[KafkaServe
 
 @pytest.fixture
 def kafka_factory() -> Iterator[Callable[..., KafkaServer]]:
-    """Brokers of the test's own, to stop, kill, pause and restart: ``kafka_factory(settings={…})``."""
-    if why_no_kafka() is not None:
-        pytest.skip("a private broker is always started here: " + str(why_no_kafka()))
+    """Brokers of the test's own, to stop, kill, pause and restart: ``kafka_factory(settings={…})``.
+
+    Always started here, also where ``SENTINEL_TEST_KAFKA`` names a broker.
+    """
+    _need_a_kafka_started_here()
     folder = Path(tempfile.mkdtemp(prefix="sentinel-test-kafka-"))
     servers: list[KafkaServer] = []
 

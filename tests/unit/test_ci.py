@@ -60,7 +60,16 @@ def test_the_first_failure_is_the_last_step(checkout: Path, failing: str) -> Non
     assert "FAILED" in said
 
 
-def test_without_a_kafka_it_fails_at_once(checkout: Path) -> None:
-    status, called, said = run(checkout)
+@pytest.mark.parametrize(
+    "variables", [{}, {"SENTINEL_TEST_KAFKA": "localhost:9092"}], ids=["none", "running"]
+)
+def test_without_a_kafka_to_start_it_fails_at_once(checkout: Path, variables: dict[str, str]) -> None:
+    status, called, said = run(checkout, **variables)
     assert (status, called) == (1, [])
     assert "no real Kafka" in said
+
+
+def test_a_kafka_beside_the_checkout_will_do(checkout: Path) -> None:
+    (checkout.parent / "shared/kafka/libs").mkdir(parents=True)
+    status, called, said = run(checkout)
+    assert (status, called) == (0, STEPS), said

@@ -148,15 +148,26 @@ async def test_a_frozen_broker_answers_nothing_until_resumed(
 
 
 @pytest.mark.parametrize(("required", "status", "word"), [("0", 0, "skipped"), ("1", 1, "is required")])
-def test_without_kafka_a_test_skips_or_fails_as_asked(required: str, status: int, word: str) -> None:
+@pytest.mark.parametrize(
+    ("given", "case"),
+    [
+        ("", "embedded/test_fixtures.py::test_records_come_back_as_written[kafka]"),
+        # A broker that runs somewhere cannot be killed, nor secured; nothing listens there, and nobody asks it.
+        ("127.0.0.1:1", "embedded/test_kafka_server.py::test_a_frozen_broker_answers_nothing_until_resumed"),
+        ("127.0.0.1:1", "operate/test_doctor_kafka.py::test_the_right_security_passes"),
+    ],
+    ids=["any", "factory", "secure"],
+)
+def test_without_kafka_a_test_skips_or_fails_as_asked(
+    given: str, case: str, required: str, status: int, word: str
+) -> None:
     environment = os.environ | {
         "KAFKA_HOME": "/nowhere",
         "SENTINEL_TEST_REQUIRE_KAFKA": required,
-        "SENTINEL_TEST_KAFKA": "",
+        "SENTINEL_TEST_KAFKA": given,
     }
-    case = "tests/integration/embedded/test_fixtures.py::test_records_come_back_as_written[kafka]"
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", case],
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"tests/integration/{case}"],
         env=environment,
         cwd=_CHECKOUT,
         capture_output=True,
