@@ -77,7 +77,8 @@ def test_locks_of_one_environment_agree() -> None:
 
 
 @pytest.mark.parametrize(
-    ("lock", "extras"), [("runtime.txt", []), ("dev.txt", ["demo", "dev"]), ("models.txt", ["serve"])]
+    ("lock", "extras"),
+    [("runtime.txt", []), ("dev.txt", ["demo", "dev"]), ("models.txt", ["serve", "train"])],
 )
 def test_lock_satisfies_pyproject(lock: str, extras: list[str]) -> None:
     locked = pins(ROOT / "requirements" / lock)
