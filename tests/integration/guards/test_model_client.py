@@ -140,6 +140,16 @@ async def test_outages_are_unavailable(model: ScriptedModel, make: Make, fault: 
     assert (await client.answer(marks.MODEL, [Message("user", "q")], RULE, 1)).text == marks.SAFE_ANSWER
 
 
+async def test_a_passing_timeout_is_retried(model: ScriptedModel, make: Make) -> None:
+    model.set_faults(hang_rate=1.0)
+    client = make(timeout=1.0, retries=1)
+    asking = asyncio.create_task(client.answer(marks.MODEL, [Message("user", "q")], RULE, 1))
+    await wait_until(lambda: model.stats.faults == 1)
+    model.clear_faults()
+    assert (await asking).text == marks.SAFE_ANSWER
+    assert model.stats.requests == 2
+
+
 async def test_nobody_listens(make: Make) -> None:
     with pytest.raises(UnavailableError):
         await make(base_url="http://127.0.0.1:9", retries=0).answer(marks.MODEL, [Message("user", "q")], RULE)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import statistics
 from collections.abc import Callable
 from typing import Any
 
@@ -175,8 +176,9 @@ async def test_without_a_broker_no_answer_waits(make: Make) -> None:
         began = loop.time()
         assert (await stage.chat()).status == 200
         times.append(loop.time() - began)
-    # Less than any wait for Kafka, which takes seconds.
+    # Less than any wait for Kafka, which takes seconds; one of the calls may meet other work of the machine.
     assert max(times) < 2.5
+    assert statistics.median(times) < 0.25
     await wait_until(lambda: stage.metric("sentinel_route_events_total", outcome="spooled") >= 50, 10)
     assert stage.metric("sentinel_route_spool_bytes") > 0
 
@@ -188,13 +190,14 @@ async def test_an_outage_loses_nothing(make: Make, kafka_factory: Callable[..., 
     await stage.chat("before")
     await read(server.bootstrap, "outage", 1)
     await asyncio.to_thread(server.kill)
-    slowest = 0.0
+    times = []
     for number in range(30):
         began = asyncio.get_running_loop().time()
         assert (await stage.chat(f"during {number}")).status == 200
-        slowest = max(slowest, asyncio.get_running_loop().time() - began)
+        times.append(asyncio.get_running_loop().time() - began)
     # A request that waited for Kafka would have waited for its time-out, 3 s.
-    assert slowest < 2.5
+    assert max(times) < 2.5
+    assert statistics.median(times) < 0.25
     await wait_until(lambda: stage.metric("sentinel_route_events_total", outcome="spooled") >= 30, 20)
     await asyncio.to_thread(server.start)
     await stage.chat("after")
