@@ -77,6 +77,16 @@ async def account(url: str, topic: str) -> Account:
     )
 
 
+async def next_offsets(url: str, topic: str) -> dict[int, int]:
+    """The position of record of each partition that was ever taken over."""
+    conn = await asyncpg.connect(libpq_url(url))
+    try:
+        rows = await conn.fetch("SELECT partition, next_offset FROM consumer_offsets WHERE topic = $1", topic)
+    finally:
+        await conn.close()
+    return {row["partition"]: row["next_offset"] for row in rows}
+
+
 def assert_sums(found: Account, *, records: int) -> None:
     """Every record is counted once, every kept item is stored once, and all tables agree."""
     assert found.records == records

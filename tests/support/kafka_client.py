@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
@@ -124,6 +124,13 @@ class KafkaClient:
             }
         finally:
             consumer.close()
+
+    def committed(self, group: str, topic: str, partitions: int) -> dict[int, int]:
+        """The group's next offset by partition; partitions without one are left out."""
+        # Named one by one: librdkafka's in-process broker says nothing to a question about all of them.
+        asked = ConsumerGroupTopicPartitions(group, [TopicPartition(topic, n) for n in range(partitions)])
+        found = self.admin.list_consumer_group_offsets([asked], request_timeout=15)[group].result(20)
+        return {part.partition: part.offset for part in found.topic_partitions or () if part.offset >= 0}
 
     def close(self) -> None:
         if self._producer is not None:

@@ -11,9 +11,10 @@ import asyncio
 import aiohttp
 from structlog.testing import capture_logs
 
+from daemon.assembly import make_source
 from sentinel.embedded.scripted_guard import GARBAGE_MARK, ScriptedGuard
 from sentinel.settings import Settings
-from tests.support.accounting import account, assert_sums
+from tests.support.accounting import account, assert_sums, next_offsets
 from tests.support.brokers import Broker
 from tests.support.events import encoded, many
 from tests.support.kafka_client import Record
@@ -29,7 +30,8 @@ async def test_events_end_as_verdicts_and_findings(
     settings = settings_for(
         bootstrap=broker.bootstrap, topic=topic, database_url=database_url, guard_url=guard.url
     )
-    async with running(settings) as service:
+    source = make_source(settings)
+    async with running(settings, source=source) as service:
         await caught_up(service, 300)
         violent = {"category": "Violent"}
         assert (
@@ -41,6 +43,12 @@ async def test_events_end_as_verdicts_and_findings(
     assert found.findings == 30
     assert found.verdicts == 600
     assert found.holes == 0
+    positions = await next_offsets(database_url, topic)
+    assert sum(positions.values()) == 300
+    # The source's own name: on the embedded broker each start joins a group of its own.
+    committed = await asyncio.to_thread(broker.client.committed, source._options["group_id"], topic, 4)
+    # What lag tools read is what was flushed: neither ahead of it nor left behind by the stop.
+    assert committed == positions
 
 
 async def test_every_kind_of_item_ends_in_its_outcome(
