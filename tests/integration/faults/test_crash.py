@@ -18,7 +18,8 @@ async def _run(plan: Plan, capsys: pytest.CaptureFixture[str]) -> Outcome:
     # Of a test that passes pytest shows nothing, and the numbers are what is to be seen.
     with capsys.disabled():
         print(
-            f"\nkills {found.kills}, records {found.records}, outcomes {found.outcomes}, {found.seconds:.0f} s"
+            f"\nkills {found.kills} ({found.kills_mid_work} in the middle of work), records {found.records},"
+            f" outcomes {found.outcomes}, {found.seconds:.0f} s"
         )
     return found
 
@@ -31,8 +32,8 @@ async def test_fifty_kills_lose_and_double_nothing(capsys: pytest.CaptureFixture
     assert found.problems == []
     assert found.kills == 50
     assert found.records > 5000
-    # Otherwise every kill hit a quiet moment, and the test would have shown nothing.
-    assert found.kills_mid_work > 0
+    # Four in five and more, as a rule. Kills of quiet moments alone would have shown nothing.
+    assert found.kills_mid_work >= 10
 
 
 @pytest.mark.timeout(300)
