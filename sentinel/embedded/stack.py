@@ -74,6 +74,9 @@ class ModelProcess:
     def start(self) -> None:
         """Start the process; `healthy` tells when it answers."""
         self._folder.mkdir(parents=True, exist_ok=True)
+        if self._process is not None:
+            # Its tether must know that it has ended, or signals whoever has got its process id by then.
+            self._process.wait(0)
         command: list[str | Path] = [sys.executable, "-m", "sentinel.embedded.model_server"]
         command += ["--model", self._weights]
         command += ["--port", str(self._port.number), "--served-name", self._name, "--threads", "1"]
