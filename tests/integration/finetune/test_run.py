@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -21,7 +23,9 @@ from sentinel.errors import CommandError, ConfigurationError, TrainingError
 from sentinel.tiny.artefacts import verify
 from tests.integration.finetune.conftest import EVERY, STEPS, small
 from trainer.evidence import ItemOutcome
-from trainer.finetune.outcome import Finetuned
+from trainer.finetune import checkpoints as register
+from trainer.finetune import run, running
+from trainer.finetune.outcome import Finetuned, read_finetuned
 from trainer.finetune.run import finetune
 from trainer.finetune.validation import ValidationItem
 from trainer.reporting import Stage, silent
@@ -91,6 +95,51 @@ def test_a_finished_run_is_not_made_again(finished: Run, data: TinyData) -> None
         finetune(data.folder, tiny_pairs.CHAT, small(), folder, seed=4, grader=None, report=silent)
 
 
+def frozen_sha256(model: Any) -> str:
+    """Of every tensor in memory, buffers too, that is no adapter's."""
+    digest = hashlib.sha256()
+    tensors = [*model.named_parameters(), *model.named_buffers()]
+    names = [name for name, _ in tensors]
+    assert any(".lora_" in name for name in names)
+    assert any(name.endswith("embed_tokens.weight") for name in names)
+    for name, tensor in sorted(tensors, key=lambda one: str(one[0])):
+        if ".lora_" not in name:
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def test_training_changes_no_tensor_of_the_base_in_memory(
+    data: TinyData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make = running.make_trainer
+    frozen: list[str] = []
+    adapters: list[float] = []
+
+    def watched(*arguments: Any, **named: Any) -> Any:
+        trainer = make(*arguments, **named)
+        train = trainer.train
+
+        def hashed(*positional: Any, **keywords: Any) -> Any:
+            for done in (False, True):
+                found = train(*positional, **keywords) if done else None
+                frozen.append(frozen_sha256(trainer.model))
+                moved = [weight for name, weight in trainer.model.named_parameters() if ".lora_B." in name]
+                adapters.append(float(sum(weight.detach().abs().sum() for weight in moved)))
+            return found
+
+        trainer.train = hashed
+        return trainer
+
+    monkeypatch.setattr(run, "make_trainer", watched)
+    recipe = small(checkpoints={"every": STEPS, "prompts": 0})
+    finetune(data.folder, tiny_pairs.CHAT, recipe, tmp_path, seed=3, grader=None, report=silent)
+    before, after = frozen
+    assert before == after
+    # It did train: an adapter begins at nothing.
+    assert adapters[0] == 0 < adapters[1]
+
+
 def test_a_stopped_run_goes_on_and_ends_the_same(finished: Run, data: TinyData, tmp_path: Path) -> None:
     def stop(stage: Stage) -> None:
         if stage.done == EVERY + 2:
@@ -115,28 +164,64 @@ from pathlib import Path
 from tests.integration.finetune.conftest import small
 from benchmarks import tiny_pairs
 from trainer.finetune.run import finetune
-from trainer.reporting import silent
-made = finetune(Path(sys.argv[1]), tiny_pairs.CHAT, small(), Path(sys.argv[2]), seed=3, grader=None, report=silent)
+def report(stage):
+    if stage.done == int(sys.argv[4]):
+        print("held", flush=True)
+        sys.stdin.read()
+made = finetune(Path(sys.argv[1]), tiny_pairs.CHAT, small(), Path(sys.argv[2]), seed=3, grader=None, report=report)
 print(made.weights_sha256 if made.chosen_step == int(sys.argv[3]) else made.chosen_step, made.final_loss)
 """
+
+
+def program(finished: Run, data: TinyData, out: Path, hold: int = -1) -> list[str]:
+    """The same run in a process of its own, which stands still at the step ``hold``."""
+    step = str(finished[1].chosen_step)
+    return [sys.executable, "-c", PROGRAM, str(data.folder), str(out), step, str(hold)]
+
+
+def whole(command: list[str]) -> list[str]:
+    """What a run that is left alone prints, word by word."""
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    return done.stdout.split()
+
+
+def test_a_killed_run_goes_on_from_its_checkpoint_and_ends_the_same(
+    finished: Run, data: TinyData, tmp_path: Path
+) -> None:
+    command = program(finished, data, tmp_path, hold=EVERY + 2)
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as killed:
+        try:
+            assert killed.stdout is not None
+            assert killed.stdout.readline() == b"held\n"
+        finally:
+            killed.kill()
+    assert killed.returncode == -signal.SIGKILL
+    assert [one.step for one in register.read(tmp_path)] == [EVERY]
+    assert not (tmp_path / "adapter").exists()
+    assert not (tmp_path / "manifest.json").exists()
+    _, loss = whole(program(finished, data, tmp_path))
+    assert float(loss) == pytest.approx(finished[1].final_loss, abs=1e-5)
+    made = read_finetuned(tmp_path)
+    assert made is not None
+    assert (made.chosen_step, made.steps) == (finished[1].chosen_step, STEPS)
+    resumed = [one for one in lines(tmp_path / "events.jsonl") if one["action"] == "resumed"]
+    assert [one["step"] for one in resumed] == [EVERY]
+    undisturbed = [one for one in lines(finished[0] / "train_metrics.jsonl") if "loss" in one]
+    again = [one for one in lines(tmp_path / "train_metrics.jsonl") if "loss" in one]
+    assert [one["step"] for one in again] == list(range(1, STEPS + 1))
+    assert [one["loss"] for one in again] == pytest.approx([one["loss"] for one in undisturbed], abs=1e-4)
 
 
 def test_the_same_seed_gives_the_same_run_in_another_process(
     finished: Run, data: TinyData, tmp_path: Path
 ) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, str(data.folder), str(tmp_path), str(finished[1].chosen_step)],
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
+    weights, _ = whole(program(finished, data, tmp_path))
     mine = [(one["step"], one["loss"]) for one in lines(finished[0] / "train_metrics.jsonl") if "loss" in one]
     theirs = [(one["step"], one["loss"]) for one in lines(tmp_path / "train_metrics.jsonl") if "loss" in one]
     assert theirs == mine
-    assert done.stdout.split()[0] == finished[1].weights_sha256
+    assert weights == finished[1].weights_sha256
 
 
 def test_a_loss_that_is_no_number_stops_the_run(data: TinyData, tmp_path: Path) -> None:
