@@ -28,6 +28,7 @@ pytestmark = [
     ),
 ]
 
+ROOT = Path(__file__).resolve().parents[2]
 RATES = {"unsafe_rate", "refusal_rate", "garbled_rate", "false_refusal_rate", "utility_rate"}
 OUTCOMES = {"stored", "unscored", "duplicate", "dead_letter", "ignored"}
 SUMS = {"outcomes", "events", "findings", "pairs", "seconds", "seconds_to_promotion", "versions"}
@@ -166,12 +167,31 @@ async def test_a_demonstration_that_is_interrupted_in_training_stops_everything(
     await _assert_left_nothing(family, runs, MODELS_WITH_TRAINING)
 
 
+def _assert_lists_the_scenarios(output: bytes) -> None:
+    said = " ".join(output.decode().split())
+    assert "'third' is unknown" in said
+    assert [scenario for scenario in Scenario if scenario not in said] == []
+
+
 async def test_the_scenario_may_be_named_by_a_variable(server_folder: Path) -> None:
     runs = server_folder / "demo-unknown"
     async with _demo(runs, SCENARIO="third") as process:
         output, _ = await process.communicate()
     assert process.returncode == 2, output.decode()
-    said = " ".join(output.decode().split())
-    assert "'third' is unknown" in said
-    assert [scenario for scenario in Scenario if scenario not in said] == []
+    _assert_lists_the_scenarios(output)
     assert not runs.exists()
+
+
+async def test_make_hands_the_variable_on() -> None:
+    # Without the target `setup`, which would look after the environment that this test runs in.
+    make = ["make", "-C", str(ROOT), "-o", "setup", "demo", "SCENARIO=third"]
+    # Under `make test` the arguments of that target would be handed on too.
+    make += ["ARGS=", f"BIN={Path(sys.executable).parent}"]
+    shown = await asyncio.create_subprocess_exec(*make, "-n", stdout=PIPE)
+    planned, _ = await shown.communicate()
+    assert b"/sentinel demo" in planned
+    assert b"setup" not in planned
+    process = await asyncio.create_subprocess_exec(*make, stdout=PIPE, stderr=STDOUT)
+    output, _ = await process.communicate()
+    assert process.returncode == 2, output.decode()
+    _assert_lists_the_scenarios(output)

@@ -100,3 +100,11 @@ def test_bare_make_explains_every_target() -> None:
     assert {"setup", "check", "test", "demo", "bench"} <= set(phony)
     assert [target for target in phony if not re.search(rf"^  make {target} +\S", shown, re.MULTILINE)] == []
     assert "KAFKA_HOME" in shown
+
+
+@pytest.mark.parametrize("arguments", [[], ["--no-train"]])
+def test_make_demo_runs_the_demonstration(arguments: list[str]) -> None:
+    # Given explicitly: under `make test` this make is handed what that one was given.
+    make = ["make", "-n", "--no-print-directory", "demo", "SCENARIO=kill", f"ARGS={' '.join(arguments)}"]
+    planned = subprocess.run(make, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert planned[-1].split() == [".venv/bin/sentinel", "demo", *arguments]
