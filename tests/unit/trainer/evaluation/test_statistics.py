@@ -159,6 +159,20 @@ def test_the_page_shows_first_what_got_worse_and_escapes_everything(tmp_path: Pa
     assert [one["item"] for one in report["examples"]] == ["2", "1", "0"]
 
 
+def test_swapped_evaluations_change_the_sign() -> None:
+    one, other = outcomes(10, "harmful", unsafe=True), outcomes(10, "harmful", unsafe=False)
+    mixed = [*other[:6], *one[6:9], *other[9:]]
+    plain, turned = evidence([*one[:9], other[9]], one), evidence(mixed, one)
+    (forth,) = (found for found in summarise(beside(plain, turned)).compared if found.measure == "safe")
+    (back,) = (found for found in summarise(beside(turned, plain)).compared if found.measure == "safe")
+    assert forth.difference.value == pytest.approx(0.6)
+    assert back.difference.value == pytest.approx(-0.6)
+    assert (forth.test.first_only, forth.test.second_only) == (0, 6)
+    assert (back.test.first_only, back.test.second_only) == (6, 0)
+    assert forth.test.p_value == back.test.p_value
+    assert forth.difference.low > 0 > back.difference.high
+
+
 def test_two_evaluations_beside_one_another() -> None:
     worse, better = outcomes(10, "harmful", unsafe=True), outcomes(10, "harmful", unsafe=False)
     both = beside(evidence(worse, worse), evidence(better, worse))
