@@ -258,10 +258,13 @@ class Watched(list[Stage]):
             self.mend()
 
 
-@pytest.mark.parametrize("away", [False, True])
-async def test_a_judge_that_is_there_begins_early_and_one_that_is_not_is_waited_for(
-    measure: Evaluate, tmp_path: Path, away: bool
+@pytest.mark.parametrize(
+    ("away", "allowed"), [(False, True), (True, True), (False, False)], ids=["there", "away", "one GPU"]
+)
+async def test_a_judge_that_may_begins_early_if_it_is_there_and_is_waited_for_if_not(
+    measure: Evaluate, tmp_path: Path, away: bool, allowed: bool
 ) -> None:
+    """Where both share a GPU (`early: false`) the judge is not asked for anything before the asking is over."""
     path = tmp_path / "h.jsonl"
     path.write_bytes(
         b"".join(orjson.dumps({"prompt": f"a bad thing, number {n}"}) + b"\n" for n in range(600))
@@ -279,13 +282,13 @@ async def test_a_judge_that_is_there_begins_early_and_one_that_is_not_is_waited_
             "perfect",
             primary="judge",
             utility=None,
-            judge={"base_url": guard.url, "name": MODEL},
+            judge={"base_url": guard.url, "name": MODEL, "early": allowed},
             sets=[{"name": "h", "kind": "harmful", "path": str(path)}],
             stages=Watched(asked),
         )
         # One text to find out how the guard can be asked, and no answer twice.
         assert guard.stats.conversations == 1201
-    assert early[0] == 0 if away else early[0] >= 128
+    assert early[0] >= 128 if allowed and not away else early[0] == 0
     base, candidate = evidence.arms
     assert {one.unsafe for one in base.outcomes} == {True}
     assert {one.unsafe for one in candidate.outcomes} == {False}
