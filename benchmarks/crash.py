@@ -5,9 +5,10 @@
     python -m benchmarks.crash --kills 500 --json FILE
 
 The real `sentinel run` consumes from a real Kafka, asks a guard in a process of its own and writes to a real
-PostgreSQL. It is killed (SIGKILL) after a random time, often while it starts, and started again. At the end
-every event must have exactly one outcome, every kept event exactly one row in each table, and the sums must
-match the offsets. Exit code 1 and a list of what is wrong otherwise.
+PostgreSQL; a served model, a process too, is asked again for what was unsafe. The daemon is killed (SIGKILL) after
+a random time, often while it starts, and started again. At the end every event must have exactly one outcome,
+every kept event exactly one row in each table, the sums must match the offsets, and every finding must be
+announced and have exactly one pair. Exit code 1 and a list of what is wrong otherwise.
 """
 
 from __future__ import annotations
@@ -30,6 +31,13 @@ from confluent_kafka import Producer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from benchmarks.crash_findings import (
+    MODEL_COMMAND,
+    account_findings,
+    findings_topic,
+    settings_of_findings,
+    unfinished,
+)
 from benchmarks.processes import Program
 from benchmarks.report import Report, make_report, print_table, summarize, write_json
 from benchmarks.stack import Stack, add_stack_options, open_stack
@@ -143,13 +151,15 @@ async def crash(stack: Stack, plan: Plan, *, quiet: bool = False) -> Outcome:
     draw = random.Random(plan.seed)
     began = time.monotonic()
     topic = f"crash-{uuid4().hex[:8]}"
-    await stack.load().create_topic(topic, PARTITIONS)
+    for name in (topic, findings_topic(topic)):
+        await stack.load().create_topic(name, PARTITIONS)
     await migrate(stack.postgres.url)
     with tempfile.TemporaryDirectory(prefix="sentinel-crash-") as name:
         folder = Path(name)
         guard = Program("guard", _guard_command(), folder / "guard.log")
-        async with guard:
-            config = _config(folder, stack, topic, await _guard_url(guard), plan)
+        model = Program("model", MODEL_COMMAND, folder / "model.log")
+        async with guard, model:
+            config = _config(folder, stack, topic, await _url(guard), await _url(model), plan)
             traffic = Traffic(stack.bootstrap, topic, plan)
             stop = asyncio.Event()
             producing = asyncio.create_task(traffic.run(stop))
@@ -176,21 +186,22 @@ def _guard_command() -> list[str]:
     ]
 
 
-async def _guard_url(guard: Program) -> str:
+async def _url(server: Program) -> str:
     for _ in range(200):
-        guard.check()
-        lines = guard.log.read_text().split()
+        server.check()
+        lines = server.log.read_text().split()
         if lines:
             return lines[0]
         await asyncio.sleep(0.05)
-    raise RuntimeError(f"the guard did not start: {guard.tail()}")
+    raise RuntimeError(f"the {server.name} did not start: {server.tail()}")
 
 
-def _config(folder: Path, stack: Stack, topic: str, guard_url: str, plan: Plan) -> Path:
+def _config(folder: Path, stack: Stack, topic: str, guard_url: str, model_url: str, plan: Plan) -> Path:
     kafka: dict[str, object] = {
         "bootstrap_servers": [stack.bootstrap],
         "topics": [topic],
         "group_id": topic,
+        "findings_topic": findings_topic(topic),
         "session_timeout_ms": plan.session_timeout_ms,
         "heartbeat_interval_ms": 1000,
         "rebalance_timeout_ms": 10000,
@@ -205,6 +216,7 @@ def _config(folder: Path, stack: Stack, topic: str, guard_url: str, plan: Plan) 
         # Bad records are part of the mix and spread out; a flood is another test's business.
         "consumer": {"bad_ratio": 1.0, "bad_consecutive": 100_000},
         "logging": {"format": "json"},
+        **settings_of_findings(model_url),
     }
     path = folder / "sentinel.yaml"
     path.write_text(yaml.safe_dump(settings))
@@ -246,7 +258,7 @@ async def _mid_work(stack: Stack) -> bool:
 
 
 async def _catch_up(stack: Stack, plan: Plan, config: Path, topic: str, found: Outcome, folder: Path) -> None:
-    """Start a last time, wait until all is passed, stop gracefully."""
+    """Start a last time, wait until all is passed, asked again and announced, stop gracefully."""
     async with _daemon(config, folder, plan.kills) as daemon:
         conn = await asyncpg.connect(stack.dsn)
         try:
@@ -256,7 +268,7 @@ async def _catch_up(stack: Stack, plan: Plan, config: Path, topic: str, found: O
                 records = await conn.fetchval(
                     "SELECT coalesce(sum(records), 0) FROM consumer_offsets WHERE topic = $1", topic
                 )
-                if records >= found.records:
+                if records >= found.records and not await unfinished(conn, topic):
                     break
                 await asyncio.sleep(0.2)
             else:
@@ -286,11 +298,13 @@ async def _account(stack: Stack, topic: str, found: Outcome) -> None:
                 "event_keys",
                 "interactions",
                 "interaction_texts",
-                "verdicts",
                 "findings",
                 "dead_letters",
             )
         }
+        # Those of second answers come and go with the attempts; pairs are what counts there.
+        first_verdicts = await conn.fetchval("SELECT count(*) FROM verdicts WHERE attempt = 0")
+        found.problems += await account_findings(conn, stack.bootstrap, topic, found.unsafe)
     finally:
         await conn.close()
     if progress is None:
@@ -307,7 +321,7 @@ async def _account(stack: Stack, topic: str, found: Outcome) -> None:
         ("keys", counts["event_keys"], found.unique),
         ("interactions", counts["interactions"], found.unique),
         ("texts", counts["interaction_texts"], found.unique),
-        ("verdicts", counts["verdicts"], 2 * found.unique),
+        ("verdicts", first_verdicts, 2 * found.unique),
         ("findings", counts["findings"], found.unsafe),
         ("dead letter rows", counts["dead_letters"], found.bad),
     )
