@@ -87,6 +87,7 @@ def database_questions(settings: Settings, clock: Clock) -> Sequence[Question[as
     from daemon.doctor import progress, store, training
 
     retention, kafka = settings.retention, settings.kafka
+    needing = training.needing_trainer(settings)
     return (
         Question("database", store.check_server),
         Question("clock", lambda conn: store.check_clock(conn, clock)),
@@ -104,7 +105,7 @@ def database_questions(settings: Settings, clock: Clock) -> Sequence[Question[as
             lambda conn: progress.check_reprompts(conn, clock, enabled=settings.reprompt.enabled),
         ),
         Question("dead letters", progress.check_dead_letters),
-        Question("trainer", lambda conn: training.check_jobs(conn, clock)),
+        Question("trainer", lambda conn: training.check_jobs(conn, clock, needing)),
         Question(
             "training runs",
             lambda conn: training.check_runs(conn, clock, settings.training.heartbeat_timeout_s),

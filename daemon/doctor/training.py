@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from daemon.doctor.report import Finding, fail, ok, warn
 from sentinel import jobs
 from sentinel.clock import Clock
 from sentinel.jobs import SERVING_KINDS, JobKind
+from sentinel.settings import Settings
 from sentinel.states import RunState
 from sentinel.store import training
 
@@ -23,8 +25,18 @@ OVERDUE: Final = dt.timedelta(minutes=1)
 LEFT_ALONE_TIMEOUTS: Final = 3
 
 
-async def check_jobs(conn: Connection, clock: Clock) -> list[Finding]:
-    """Promotions and rollbacks that wait for a worker, training that does, and jobs that are held."""
+def needing_trainer(settings: Settings) -> list[str]:
+    """Served models whose adapters somebody must promote and roll back: they have replicas, and runs start by rules."""
+    if not settings.triggers.enabled:
+        return []
+    return sorted(name for name, served in settings.served_models.items() if served.replicas)
+
+
+async def check_jobs(conn: Connection, clock: Clock, needing: Sequence[str] = ()) -> list[Finding]:
+    """Promotions and rollbacks that wait for a worker, training that does, and jobs that are held.
+
+    Where nothing waits yet and nobody would take it, the served models in ``needing`` are named.
+    """
     found: list[Finding] = []
     serving, training_jobs = await jobs.waiting(conn, *SERVING_KINDS), await jobs.waiting(conn, JobKind.TRAIN)
     serve, train = await jobs.workers(conn, "serve"), await jobs.workers(conn, "train")
@@ -39,6 +51,9 @@ async def check_jobs(conn: Connection, clock: Clock) -> list[Finding]:
                 f"{serving.jobs} promotion(s) or rollback(s) wait, the oldest for {age.total_seconds():.0f} s"
             )
             found.append(fail(_PART, text, "look into the log of `sentinel trainer`; restart it"))
+    elif needing and not serve:
+        text = f"no trainer takes promotions or rollbacks, of {', '.join(needing)}; none waits yet"
+        found.append(warn(_PART, text, f"{start} (with --only serve on a host without a GPU)"))
     if training_jobs.jobs and not train:
         found.append(
             warn(_PART, f"{training_jobs.jobs} training run(s) wait, and no trainer takes them", start)

@@ -8,10 +8,11 @@ from uuid import uuid4
 import asyncpg
 
 from daemon.doctor.report import Level
-from daemon.doctor.training import check_jobs, check_runs
+from daemon.doctor.training import check_jobs, check_runs, needing_trainer
 from sentinel import jobs
 from sentinel.clock import SystemClock
 from sentinel.jobs import JobKind, JobPayload
+from sentinel.settings import Settings
 from sentinel.store import training
 
 Conn: TypeAlias = "asyncpg.Connection[Any]"
@@ -30,6 +31,22 @@ async def test_nothing_waits(conn: Conn) -> None:
     ((level, message),) = await levels(conn)
     assert level is Level.OK
     assert "0 for training, 0 for promotions" in message
+
+
+async def test_nobody_would_take_a_promotion(conn: Conn, other: Conn) -> None:
+    served = {
+        "chat": {"public_name": "chat", "base": "b", "replicas": ["http://127.0.0.1:9"]},
+        "watched": {"public_name": "watched", "base": "b"},
+    }
+    needing = needing_trainer(Settings.model_validate({"served_models": served}))
+    assert needing == ["chat"]
+    (found,) = await check_jobs(conn, CLOCK, needing)
+    assert found.level is Level.WARN
+    assert "no trainer takes promotions or rollbacks, of chat" in found.message
+    await jobs.announce_worker(other, "serve")
+    assert [one.level for one in await check_jobs(conn, CLOCK, needing)] == [Level.OK]
+    off = {"served_models": served, "triggers": {"enabled": False}}
+    assert needing_trainer(Settings.model_validate(off)) == []
 
 
 async def test_a_promotion_that_nobody_takes(conn: Conn, other: Conn) -> None:
