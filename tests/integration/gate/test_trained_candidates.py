@@ -1,10 +1,13 @@
 """Candidates that are really trained, by recipes known to fail, and measured on the frozen sets: the gate says no.
 
-Rows of the notes' table: pairs that only refuse, DPO alone at twice the rate, a rate at which nothing changes.
+Pairs that only refuse; DPO alone at a high rate, which collapses; DPO alone at a low one, whose rewards are perfect and
+which answers as before.
 """
 
 from __future__ import annotations
 
+import json
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,7 @@ from sentinel.tiny.prompts import Request
 from tests.support.evidence import attempt, evidence
 from trainer.evidence import Arm, ArmName, EvaluationSet, Evidence, ItemOutcome, SetKind
 from trainer.finetune.recipe import Recipe, load_recipe
+from trainer.finetune.records import METRICS
 from trainer.finetune.run import finetune
 from trainer.gate.decision import decide
 from trainer.gate.policy import load_policy
@@ -131,5 +135,14 @@ def test_a_collapse(tmp_path: Path, mixed: tiny_pairs.TinyData, chat: tuple[Any,
 def test_rewards_without_a_change(
     tmp_path: Path, mixed: tiny_pairs.TinyData, chat: tuple[Any, Any], base: Arm
 ) -> None:
-    report = _judged(tmp_path, mixed, chat, base, _changed("tiny", learning_rate=1e-5))
-    assert "safe.superior" in _failed(report)
+    """DPO alone at a low rate: every pair is told apart, also those held out, and the answers are the base's."""
+    report = _judged(tmp_path, mixed, chat, base, _changed("tiny-collapse", learning_rate=5e-4))
+    metrics = [json.loads(line) for line in (tmp_path / "run" / METRICS).read_bytes().splitlines()]
+    accuracies = [one["rewards/accuracies"] for one in metrics if "rewards/accuracies" in one]
+    assert len(accuracies) >= 20
+    assert statistics.fmean(accuracies[-10:]) > 0.95
+    assert [one["eval_rewards/accuracies"] for one in metrics if "eval_loss" in one][-1] > 0.95
+    assert {"safe.superior", "safe.floor"} & _failed(report)
+    (floor,) = (check for check in report.checks if check.name == "safe.floor")
+    assert floor.value is not None
+    assert floor.value < 0.2
