@@ -200,10 +200,19 @@ async def test_a_bad_candidate_is_refused(
 
 
 async def test_kills_on_the_way_do_no_harm(
-    server_folder: Path, servers: dict[str, str], capsys: Capture
+    server_folder: Path, servers: dict[str, str], empty_database_url: str, capsys: Capture
 ) -> None:
-    found = await _play(server_folder / "kill", "kill", servers, capsys)
+    database = f"--database-url={empty_database_url}"
+    found = await _play(server_folder / "kill", "kill", servers, capsys, database)
     _got_safer(found)
+    made = await _made(empty_database_url)
+    (run,) = made["runs"]
+    assert run["state"] == "succeeded"
+    assert run["attempt"] >= 2
+    adapter = found["promotion"]["adapter"]
+    assert [tuple(row) for row in made["adapters"]] == [(adapter, "promoted")]
+    assert [tuple(row) for row in made["promotions"]] == [(1, adapter, None, "promote")]
+    assert [row["dataset_id"] for row in made["datasets"]] == [run["dataset_id"]]
 
 
 async def _made(url: str) -> dict[str, list[asyncpg.Record]]:
