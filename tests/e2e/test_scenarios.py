@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -86,8 +87,14 @@ async def _ended(
         env=environment,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
+        start_new_session=True,
     )
-    output, _ = await process.communicate()
+    try:
+        output, _ = await process.communicate()
+    finally:
+        if process.returncode is None:
+            # A test that ran out of time would end make alone, and the demonstration would go on behind it.
+            os.killpg(process.pid, signal.SIGTERM)
     assert process.returncode == 0, output.decode()
     (made,) = runs.iterdir()
     found: dict[str, Any] = json.loads((made / "summary.json").read_text())
