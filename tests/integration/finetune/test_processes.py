@@ -1,4 +1,4 @@
-"""One run in two processes, as `accelerate launch` and `torchrun` start them; gloo stands in for the GPUs' NCCL."""
+"""One run in two processes, started by `accelerate launch` with the ready configuration; gloo stands in for the GPUs' NCCL."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 
 from benchmarks import tiny_pairs
 from benchmarks.tiny_pairs import TinyData
+from sentinel.resources import data_path
 
 RECIPE = """
 family: llama
@@ -26,7 +27,10 @@ hardware: {device: cpu}
 def test_two_processes_make_one_adapter(data: TinyData, tmp_path: Path) -> None:
     (tmp_path / "recipe.yaml").write_text(RECIPE)
     out = tmp_path / "run"
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "daemon.cli"]
+    config = data_path("configs", "accelerate", "ddp.yaml")
+    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(config)]
+    # A free port instead of the usual one; the recipe's device keeps the processes off GPUs that there may be.
+    launcher += ["--main_process_port", "0", "--num_processes", "2", "-m", "daemon.cli"]
     arguments = ["--dataset", str(data.folder), "--base", str(tiny_pairs.CHAT), "--out", str(out)]
     done = subprocess.run(
         [*launcher, "train", "finetune", *arguments, "--recipe", str(tmp_path / "recipe.yaml")],
