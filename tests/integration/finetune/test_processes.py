@@ -1,4 +1,4 @@
-"""One run in two processes, started by `accelerate launch` with the ready configuration; gloo stands in for the GPUs' NCCL."""
+"""One run in two processes by `accelerate launch` and the ready configuration; gloo stands in for the GPUs' NCCL."""
 
 from __future__ import annotations
 
