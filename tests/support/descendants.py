@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager, suppress
 
 import psutil
@@ -63,16 +63,15 @@ class Descendants:
         Its own children it must have waited for. What is below them may still be on its way out: the shells that
         watch over a child for the death of its owner end a moment after.
         """
-        assert [self._seen[process] for process in self._children if _lives(process)] == []
-
-        def gone() -> bool:
-            return not any(map(_lives, self._seen))
-
+        if left := self._left(self._children):
+            raise AssertionError(f"not waited for: {left}")
         try:
-            await wait_until(gone, timeout=20, interval=0.1)
+            await wait_until(lambda: not self._left(self._seen), timeout=20, interval=0.1)
         except AssertionError:
-            left = [line for process, line in self._seen.items() if _lives(process)]
-            raise AssertionError(f"left behind: {left}") from None
+            raise AssertionError(f"left behind: {self._left(self._seen)}") from None
+
+    def _left(self, processes: Iterable[psutil.Process]) -> list[str]:
+        return [self._seen[process] for process in processes if _lives(process)]
 
 
 def _lives(process: psutil.Process) -> bool:
