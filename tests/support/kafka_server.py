@@ -20,13 +20,14 @@ from typing import Final
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
+from sentinel.embedded.ports import HOST, ReservedPort
 from sentinel.embedded.tether import MINIMAL_ENVIRONMENT, TetheredProcess
 from tests.support.kafka_client import KafkaClient
 from tests.support.security import Security
 
 _CHECKOUT: Final = Path(__file__).resolve().parents[2]
 _JVM: Final = ("-Xms128m", "-Xmx384m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
-_START_SECONDS: Final = 90.0
+_START_SECONDS: Final = 180.0
 
 # name of the listener -> security protocol
 PLAIN_LISTENERS: Final = {"PLAINTEXT": "PLAINTEXT"}
@@ -74,9 +75,12 @@ class KafkaServer:
         self.log = folder / "kafka.log"
         self.security = security
         protocols = SECURE_LISTENERS if security else PLAIN_LISTENERS
-        self.listeners = {name: f"127.0.0.1:{free_port()}" for name in protocols}
+        # The JVM binds them seconds later, and again after a restart: nobody may have them meanwhile.
+        self._ports = {name: ReservedPort() for name in (*protocols, "CONTROLLER")}
+        addresses = {name: f"{HOST}:{port.number}" for name, port in self._ports.items()}
+        self._controller = addresses.pop("CONTROLLER")
+        self.listeners = addresses
         self._protocols = protocols
-        self._controller = f"127.0.0.1:{free_port()}"
         self._settings = dict(settings or {})
         self._process: TetheredProcess | None = None
 
