@@ -89,8 +89,9 @@ async def test_an_embedded_broker_that_started_anew_is_adopted_and_a_real_one_ne
 ) -> None:
     """It has no memory, so its next start is another log under the same names; whoever owns it says so."""
     conn = await asyncpg.connect(libpq_url(database_url))
-    for start in (0, 1):
-        with EmbeddedBroker({"llm.events": 2}) as server:
+    # Both live all the time: their identity is an address in memory, which a second one might be given again.
+    with EmbeddedBroker({"llm.events": 2}) as first, EmbeddedBroker({"llm.events": 2}) as second:
+        for start, server in enumerate((first, second)):
             broker = Embedded(server)
             settings = settings_for(
                 bootstrap=broker.bootstrap, topic="llm.events", database_url=database_url, guard_url=guard.url
