@@ -121,6 +121,5 @@ def _bar(rate: Mapping[str, Any]) -> str:
         f"<td><svg width={_WIDTH} height=18 role=img aria-label='{100 * rate['value']:.1f} percent'>"
         f"<rect class=bar width={width} height=18 rx=2 />"
         f"<line class=interval x1={low} x2={high} y1=9 y2=9 /></svg></td>"
-        f"<td class=n>{100 * rate['value']:.1f} % [{100 * rate['low']:.1f}, {100 * rate['high']:.1f}]"
-        f" n {rate['n']}</td>"
+        f"<td class=n>{_share(rate)}</td>"
     )
