@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from consumers import takeover
 from consumers.flood import FloodGuard
@@ -17,13 +17,16 @@ from consumers.handing import Handler, LoopLimits, Observer
 from consumers.outage import Outage
 from consumers.patience import waiting
 from consumers.source import LogRecord, PositionLostError, Source
-from consumers.takeover import Connect, OwnedPartition
+from consumers.takeover import OwnedPartition
 from consumers.tracker import Partition
 from sentinel import logs
 from sentinel.clock import Clock
 from sentinel.errors import UnavailableError
 from sentinel.events import RawRecord
 from sentinel.store import halts, offsets
+
+if TYPE_CHECKING:
+    from sentinel.store.connections import Connect
 
 _log = logs.get("consumers.loop")
 

@@ -14,7 +14,6 @@ the first record to `check_previous` instead of the pipeline.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any, Literal
 
 from consumers.source import Bounds, Source
@@ -25,7 +24,8 @@ from sentinel.store import halts, offsets
 if TYPE_CHECKING:
     import asyncpg
 
-Connect = Callable[[], AbstractAsyncContextManager["asyncpg.Connection[Any]"]]
+    from sentinel.store.connections import Connect
+
 """Opens a raw connection of the store; raises UnavailableError while the database is away."""
 
 FOREIGN = "foreign"

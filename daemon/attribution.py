@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 from collections import defaultdict
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sentinel import logs
 from sentinel.metrics import Metrics
@@ -17,9 +15,8 @@ from sentinel.store.engine import DATABASE_ERRORS
 from sentinel.store.promotions import changes
 
 if TYPE_CHECKING:
-    import asyncpg
+    from sentinel.store.connections import Connect
 
-    Connect = Callable[[], AbstractAsyncContextManager[asyncpg.Connection[Any]]]
 
 _log = logs.get("daemon.attribution")
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from daemon.generators import Generators
@@ -23,7 +23,8 @@ from sentinel.verdicts import Policy
 if TYPE_CHECKING:
     import asyncpg
 
-    Connect = Callable[[], AbstractAsyncContextManager[asyncpg.Connection[Any]]]
+    from sentinel.store.connections import Connect
+
 
 MONITORING_CONNECTIONS = 2
 """Connections of the pool that stay for the intake: one writes, one takes partitions over."""

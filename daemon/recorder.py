@@ -12,10 +12,9 @@ import asyncio
 import datetime as dt
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractAsyncContextManager, contextmanager
-from typing import TYPE_CHECKING, Any, Protocol
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Protocol
 
-import asyncpg
 from msgspec import Struct
 
 from consumers.tracker import PartitionTracker, Progress, Slot
@@ -29,7 +28,7 @@ from sentinel.store.engine import DATABASE_ERRORS, ErrorClass, classify
 from sentinel.store.flush import Announce, Entry, Flushed, LostPartitionsError, Move, flush
 
 if TYPE_CHECKING:
-    Connect = Callable[[], AbstractAsyncContextManager[asyncpg.Connection[Any]]]
+    from sentinel.store.connections import Connect
 
 _log = logs.get("daemon.recorder")
 

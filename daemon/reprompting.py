@@ -14,8 +14,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -34,6 +32,8 @@ from sentinel.store import reprompts
 from sentinel.store.engine import DATABASE_ERRORS, classify
 
 if TYPE_CHECKING:
+    from sentinel.store.connections import Connect
+
     Connection = asyncpg.Connection[Any]
 
 _log = logs.get("daemon.reprompting")
@@ -93,7 +93,7 @@ class Reprompter:
 
     def __init__(
         self,
-        connect: Callable[[], AbstractAsyncContextManager[Connection]],
+        connect: Connect,
         generators: Generators,
         answers: SecondAnswers,
         *,

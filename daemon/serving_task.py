@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, suppress
-from typing import TYPE_CHECKING, Any, Final
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -24,9 +24,8 @@ from sentinel.settings import Settings
 from sentinel.store.engine import DATABASE_ERRORS
 
 if TYPE_CHECKING:
-    import asyncpg
+    from sentinel.store.connections import Connect
 
-    Connect = Callable[[], AbstractAsyncContextManager[asyncpg.Connection[Any]]]
 
 _log = logs.get("daemon.serving")
 

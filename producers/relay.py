@@ -17,7 +17,6 @@ import asyncio
 import datetime as dt
 import random
 from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any, Protocol
 
 import asyncpg
@@ -33,6 +32,8 @@ from sentinel.store.outbox import ClaimedRow
 
 if TYPE_CHECKING:
     from aiokafka import AIOKafkaProducer
+
+    from sentinel.store.connections import Connect
 
     Connection = asyncpg.Connection[Any]
 
@@ -89,7 +90,7 @@ class Relay:
     def __init__(
         self,
         topic: str,
-        connect: Callable[[], AbstractAsyncContextManager[Connection]],
+        connect: Connect,
         make_producer: Callable[[], AIOKafkaProducer],
         *,
         clock: Clock,

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 from aiokafka.errors import KafkaError
@@ -17,12 +17,10 @@ from sentinel.store import dead_letters
 from sentinel.store.dead_letters import DeadLetterRecord
 
 if TYPE_CHECKING:
-    import asyncpg
     from aiokafka import AIOKafkaProducer
 
     from sentinel.settings import Kafka
-
-    Connect = Callable[[], AbstractAsyncContextManager[asyncpg.Connection[Any]]]
+    from sentinel.store.connections import Connect
 
 
 @asynccontextmanager

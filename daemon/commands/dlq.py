@@ -14,7 +14,7 @@ from sentinel.command_line import settings_of
 from sentinel.errors import CommandError
 
 if TYPE_CHECKING:
-    from daemon.commands.operators import Connect
+    from sentinel.store.connections import Connect
     from sentinel.store.dead_letters import DeadLetterRecord, DeadLetterSummary, Filter
     from sentinel.store.halts import PartitionState
 

@@ -12,8 +12,8 @@ from sentinel.command_line import settings_of
 from sentinel.errors import CommandError
 
 if TYPE_CHECKING:
-    from daemon.commands.operators import Connect
     from sentinel.settings import Settings
+    from sentinel.store.connections import Connect
 
 Model = Annotated[str | None, typer.Argument(metavar="[SERVED_MODEL]", help="Name in served_models.")]
 All = Annotated[bool, typer.Option("--all", help="Every served model, those to come too.")]

@@ -13,7 +13,7 @@ from sentinel.errors import CommandError
 
 if TYPE_CHECKING:
     from consumers.bounds import LogBounds
-    from daemon.commands.operators import Connect
+    from sentinel.store.connections import Connect
     from sentinel.store.halts import PartitionState
 
 app = typer.Typer(no_args_is_help=True, help="Stored positions in the log.")

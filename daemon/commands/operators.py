@@ -6,17 +6,14 @@ import asyncio
 import datetime as dt
 import re
 from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from sentinel.errors import CommandError
 
 if TYPE_CHECKING:
-    import asyncpg
-
     from sentinel.settings import Settings
+    from sentinel.store.connections import Connect
 
-    Connect = Callable[[], AbstractAsyncContextManager[asyncpg.Connection[Any]]]
 
 T = TypeVar("T")
 
