@@ -78,6 +78,8 @@ class KafkaClient:
                 self._settings
                 | {
                     "acks": "all",
+                    # A batch that a new topic's leader refused goes again, else behind the ones that follow it.
+                    "enable.idempotence": True,
                     "linger.ms": 2,
                     "message.max.bytes": 64_000_000,
                     "message.timeout.ms": 60_000,
