@@ -38,8 +38,9 @@ check: setup ## lint, formatting, types, import contracts
 
 .PHONY: test
 test: setup ## every test, with coverage (table: .venv/bin/coverage report); marked kafka: needs KAFKA_HOME
-	@rm -f .coverage .coverage.*
-	$(BIN)/pytest --cov --cov-report= $(ARGS)
+	@rm -f .coverage .coverage.* .cache/test-status && mkdir -p .cache
+	@# scripts/retest has to tell failed tests from a run that broke off; make makes every failure a 2.
+	@status=0; $(BIN)/pytest --cov --cov-report= $(ARGS) || status=$$?; echo $$status >.cache/test-status; exit $$status
 
 .PHONY: format
 format: setup ## rewrite the code the way `make check` wants it
