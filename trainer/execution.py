@@ -16,9 +16,10 @@ from sentinel.store import training
 from sentinel.store.connections import Connect
 from sentinel.store.engine import DATABASE_ERRORS
 from trainer.connections import connections
-from trainer.pipeline import TrainingPipeline
+from trainer.pipeline import run_pipeline
 from trainer.reporting import Report, Stage
 from trainer.run_directory import RunDirectory, folder_of
+from trainer.steps import Steps
 
 _log = logs.get("trainer.execution")
 
@@ -62,8 +63,8 @@ async def _attempt(
     try:
         directory.claim(run.run_id)
         directory.event("attempt", attempt=attempt)
-        pipeline = TrainingPipeline(settings, run, attempt, directory, connect, clock, progress.report)
-        verdict = await pipeline.run()
+        steps = Steps(settings, run, attempt, directory, connect, clock, progress.report)
+        verdict = await run_pipeline(steps)
     except (CommandError, ConfigurationError, TrainingError) as error:
         directory.event("failed", error=str(error))
         async with connect() as conn:

@@ -28,7 +28,7 @@ from sentinel.store import training
 from sentinel.store.tries import next_try
 from tests.support.evidence import BASE, GOOD, Model, evidence, sha
 from tests.support.postgres import libpq_url
-from trainer import execution, pipeline, preflight
+from trainer import execution, preflight, steps
 from trainer.dataset.writing import store
 from trainer.evaluation.items import LoadedSet, version_of
 from trainer.evaluation.plan import EvaluationPlan
@@ -150,15 +150,15 @@ async def conn(database_url: str) -> AsyncIterator[Conn]:
 
 @pytest.fixture
 def played(conn: Conn, monkeypatch: pytest.MonkeyPatch) -> Played:
-    steps = Played(conn)
-    monkeypatch.setattr(pipeline, "build_dataset", steps.build_dataset)
-    monkeypatch.setattr(pipeline, "make_asker", nothing)
-    monkeypatch.setattr(pipeline, "data_judge", nothing)
+    playing = Played(conn)
+    monkeypatch.setattr(steps, "build_dataset", playing.build_dataset)
+    monkeypatch.setattr(steps, "make_asker", nothing)
+    monkeypatch.setattr(steps, "data_judge", nothing)
     monkeypatch.setattr(preflight, "load_sets", lambda _: SETS)
-    monkeypatch.setattr(pipeline, "evaluate", steps.evaluate)
-    monkeypatch.setattr(finetune_run, "finetune", steps.finetune)
+    monkeypatch.setattr(steps, "evaluate", playing.evaluate)
+    monkeypatch.setattr(finetune_run, "finetune", playing.finetune)
     monkeypatch.setattr(execution, "_import_training", lambda: None)
-    return steps
+    return playing
 
 
 @pytest.fixture
@@ -233,7 +233,7 @@ def _kill_at(step: str, kill: pytest.MonkeyPatch) -> None:
         raise KilledError
 
     if step == "stored":  # the bundle is written, its row is not
-        kill.setattr(pipeline, "store_report", killed)
+        kill.setattr(steps, "store_report", killed)
     elif step == "end":  # all is done, and the run's row does not say so
         kill.setattr(training, "finish", killed)
     else:
@@ -355,7 +355,7 @@ async def test_an_evaluation_server_elsewhere_reads_the_candidate_from_the_store
         return await played.evaluate(plan, folder, **rest)
 
     monkeypatch.setattr(finetune_run, "finetune", with_files)
-    monkeypatch.setattr(pipeline, "evaluate", evaluate)
+    monkeypatch.setattr(steps, "evaluate", evaluate)
     elsewhere = settings.model_copy(
         update={
             "evaluation": settings.evaluation.model_copy(update={"remote_prefix": "/engine/adapters"}),
