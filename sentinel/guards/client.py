@@ -18,6 +18,7 @@ from sentinel.errors import GuardOutputError, PoisonError, SlowDownError, Unavai
 from sentinel.events import Message
 from sentinel.guards.base import GuardFailure, GuardGrammar, GuardRequest, Judgement
 from sentinel.guards.observer import Endpoint, Observer, Unobserved, outcome_of
+from sentinel.guards.turns import Turns
 from sentinel.guards.windows import WindowSize, fits, lengths_of, windows, worst
 from sentinel.guards.wire import PathMissingError, Reply, TimedOutError, Wire, encoded
 from sentinel.ids import guard_id
@@ -119,9 +120,15 @@ class HttpGuard:
         self._probe_lock = asyncio.Lock()
         self._probed_at = -1.0
         self._probe_result = False
-        self._not_before = 0.0
         self._budget = RetryBudget()
-        self._slots = asyncio.Semaphore(options.max_in_flight)
+        self._turns = Turns(
+            options.max_in_flight,
+            base_s=options.retry_base,
+            cap_s=options.retry_cap,
+            patience_s=options.patience,
+            clock=self._clock,
+            rng=self._rng,
+        )
 
     @property
     def batched(self) -> bool | None:
@@ -175,6 +182,11 @@ class HttpGuard:
             return self._probe_result
 
     async def _probe_now(self) -> bool:
+        # Outside the in-flight limit, since behind hanging calls the probe would hang as well; but not before the
+        # time that the server named.
+        if self._turns.wait_s > self._options.probe_timeout:
+            return False
+        await asyncio.sleep(self._turns.wait_s)
         conversation = encoded(self._grammar.conversation(PROBE))
         for attempt in range(EVENT_ATTEMPTS):
             if attempt:
@@ -182,10 +194,10 @@ class HttpGuard:
             self.stats.probes += 1
             self.stats.calls += 1
             try:
-                # Outside the in-flight limit: behind hanging calls the probe would hang as well.
                 reply = await self._wire.single(conversation, self._options.probe_timeout)
             except SlowDownError as error:
-                self._hold_off(error)
+                self.stats.slow_downs += 1
+                self._turns.hold_off(error.retry_after)
                 return False
             except TimedOutError:
                 return False
@@ -313,8 +325,14 @@ class HttpGuard:
                 pieces = windows(request, size)
             except (UnavailableError, GuardOutputError) as error:
                 detail = str(error)
-                if attempt + 1 < EVENT_ATTEMPTS:
-                    await self._back_off(attempt, error)
+                if attempt + 1 == EVENT_ATTEMPTS:
+                    break
+                # A text has its three tries even without a budget, but each after proof that the guard works: else
+                # every text in flight would ask a guard three times that is away, or wait for three time limits.
+                wary = isinstance(error, TimedOutError) or not self._budget.spend()
+                if wary and not await self.probe():
+                    raise UnavailableError(f"the guard failed a text and a probe text: {detail}") from error
+                await self._back_off(attempt, error)
             else:
                 self._budget.earn()
                 self.stats.windowed += len(pieces) > 1
@@ -347,11 +365,9 @@ class HttpGuard:
 
     async def _exchange(self, endpoint: Endpoint, texts: int, call: Callable[[], Awaitable[T]]) -> T:
         """One HTTP exchange, after the wait that the server asked for, within the in-flight limit."""
-        deadline = self._clock.monotonic() + self._options.patience
+        turn = self._turns.turn()
         while True:
-            if self._not_before:
-                await self._wait_turn(deadline)
-            async with self._slots:
+            async with turn:
                 self.stats.calls += 1
                 began = self._clock.monotonic()
                 try:
@@ -361,27 +377,12 @@ class HttpGuard:
                     self._observer.request(endpoint, outcome_of(error), took, texts)
                     if not isinstance(error, SlowDownError):
                         raise
-                    self._hold_off(error)
+                    self.stats.slow_downs += 1
+                    turn.refused(error.retry_after)
                     self._observer.retried("throttled")
                 else:
                     self._observer.request(endpoint, "ok", self._clock.monotonic() - began, texts)
                     return answer
-
-    def _hold_off(self, error: SlowDownError) -> None:
-        self.stats.slow_downs += 1
-        # Never at once: "Retry-After: 0" is also said by servers that refuse for minutes.
-        wait = max(error.retry_after or 0.0, self._options.retry_base)
-        self._not_before = max(self._not_before, self._clock.monotonic() + wait)
-
-    async def _wait_turn(self, deadline: float) -> None:
-        while (now := self._clock.monotonic()) < self._not_before:
-            if self._not_before > deadline:
-                raise SlowDownError("the guard asks for less", self._not_before - now)
-            # All waiting calls would otherwise come back in the same millisecond.
-            spread = self._rng.uniform(0.0, self._options.retry_base)
-            await asyncio.sleep(self._not_before - now + spread)
-        if now > deadline:
-            raise SlowDownError("the guard keeps asking for less")
 
     async def _back_off(self, attempt: int, error: Exception) -> None:
         self.stats.retries += 1
