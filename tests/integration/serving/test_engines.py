@@ -7,7 +7,8 @@ import pytest
 from sentinel.embedded.model_server.threaded import ThreadedModelServer
 from tests.integration.serving.client import Client
 from tests.integration.serving.conftest import BASE
-from tests.integration.serving.contract import Engine, EngineContract
+from tests.integration.serving.contract import Engine
+from tests.integration.serving.parameters import ParameterContract
 from tests.integration.serving.reference import Reference
 from tests.integration.serving.swapping import SwapContract
 from tests.support.tiny_llama import TinyLlama
@@ -43,7 +44,7 @@ class _Vllm:
         )
 
 
-class TestEmbedded(_Embedded, EngineContract):
+class TestEmbedded(_Embedded, ParameterContract):
     pass
 
 
@@ -52,7 +53,7 @@ class TestEmbeddedSwaps(_Embedded, SwapContract):
 
 
 @pytest.mark.vllm
-class TestVllm(_Vllm, EngineContract):
+class TestVllm(_Vllm, ParameterContract):
     pass
 
 
