@@ -156,7 +156,7 @@ async def _until_crossing(
     for part in range(_PARTS_AT_MOST):
         drawn = traffic.arguments(shift=number * _PARTS_AT_MOST + part, parts=_PARTS)
         rows += await stage.traffic(f"{phase}-{part + 1}", *drawn, *arguments)
-        pairs = sum((await fresh_pairs(stage.conn, SERVED_MODEL)).values())
+        pairs = sum((await fresh_pairs(stage.conn, SERVED_MODEL)).by_client.values())
         # Pairs are fresh until the run takes them into its data set, which it may have done by now.
         if pairs >= ROUND_PAIRS or await crossed(await progress.read(stage.conn)):
             await stage.until("the threshold", crossed, limit_s=CROSSING_LIMIT_S)

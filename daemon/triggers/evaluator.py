@@ -34,6 +34,10 @@ class Reading(Struct, frozen=True, kw_only=True):
     threshold: float
     fresh: int
     needed: int
+    at: dt.datetime
+    """When it was measured: the window ends here."""
+    newest: dt.datetime | None
+    """When the last of the fresh pairs was made."""
 
 
 class Evaluator:
@@ -69,15 +73,22 @@ class Evaluator:
             conn, served_model, now - dt.timedelta(seconds=settings.window_s), now
         )
         pairs = await triggers.fresh_pairs(conn, served_model)
-        fresh, needed = self._fresh(pairs, window, settings.min_fresh_pairs), settings.min_fresh_pairs
+        fresh = self._fresh(pairs.by_client, window, settings.min_fresh_pairs)
         found: dict[Rule, Reading] = {}
 
         def add(rule: Rule, value: float | None, threshold: float) -> None:
-            found[rule] = Reading(value=value, threshold=threshold, fresh=fresh, needed=needed)
+            found[rule] = Reading(
+                value=value,
+                threshold=threshold,
+                fresh=fresh,
+                needed=settings.min_fresh_pairs,
+                at=now,
+                newest=pairs.newest,
+            )
 
         if settings.new_pairs.enabled:
             count = settings.new_pairs.count
-            add(Rule.NEW_PAIRS, self._fresh(pairs, window, count), count)
+            add(Rule.NEW_PAIRS, self._fresh(pairs.by_client, window, count), count)
         if settings.unsafe_rate.enabled:
             enough = window.total >= settings.unsafe_rate.min_answers
             rate = window.unsafe / window.total if enough else None
@@ -128,10 +139,12 @@ class Evaluator:
             await triggers.rearm(conn, rule, served_model, state.crossing)
             return None
         if act is Act.NOTIFY:
-            done = await triggers.notify(conn, rule, served_model, state.crossing, self._evidence(reading))
+            evidence = await self._evidence(conn, served_model, reading)
+            done = await triggers.notify(conn, rule, served_model, state.crossing, evidence)
         elif act is Act.FIRE:
+            evidence = await self._evidence(conn, served_model, reading)
             run_id = await triggers.fire(
-                conn, rule, served_model, state.crossing, self._evidence(reading), self._config(rule)
+                conn, rule, served_model, state.crossing, evidence, self._config(rule)
             )
             done = run_id is not None
         elif act is Act.FOLLOW_UP:
@@ -175,12 +188,16 @@ class Evaluator:
             )
         self._waiting[served_model, rule] = reasons
 
-    def _evidence(self, reading: Reading) -> dict[str, Any]:
+    async def _evidence(self, conn: Connection, served_model: str, reading: Reading) -> dict[str, Any]:
+        """What was measured, over which answers (recorded after one moment, the other included) and which pairs."""
+        window = dt.timedelta(seconds=self._settings.window_s)
         return {
             "value": reading.value,
             "threshold": reading.threshold,
             "fresh_pairs": reading.fresh,
-            "window_s": self._settings.window_s,
+            "window_from": reading.at - window,
+            "window_until": reading.at,
+            **await triggers.name_pairs(conn, served_model, reading.newest),
         }
 
     def _config(self, rule: Rule) -> dict[str, Any]:

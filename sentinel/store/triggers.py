@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID, uuid4
 
 import orjson
@@ -25,6 +25,18 @@ if TYPE_CHECKING:
 
 Client = tuple[str, str]
 """Tenant and source, empty where an event names none."""
+
+
+MOST_NAMED: Final = 1_000
+"""Pairs that a firing names one by one; further ones are told by their number and by the moments of first and last."""
+
+
+class FreshPairs(Struct, frozen=True, kw_only=True):
+    """Pairs that no earlier run of a served model saw."""
+
+    by_client: dict[Client, int]
+    newest: dt.datetime | None
+    """When the last of them was made; None without any."""
 
 
 class RuleState(Struct, frozen=True, kw_only=True):
@@ -67,18 +79,27 @@ class Situation(Struct, frozen=True, kw_only=True):
 
 # A pair that was there when a run with a data set began, and is not in it, was dropped by that run (a duplicate,
 # beyond the cap): counted again it would keep a rule above its threshold for ever.
-_FRESH = """
-SELECT coalesce(f.tenant, '') AS tenant, coalesce(f.source, '') AS source, count(*) AS pairs
-FROM preference_pairs p JOIN findings f USING (finding_id)
-WHERE p.served_model = $1
+_IS_FRESH = """p.served_model = $1
   AND p.created_at > coalesce((
       SELECT max(started_at) FROM training_runs WHERE served_model = $1 AND dataset_id IS NOT NULL
   ), '-infinity')
   AND NOT EXISTS (
       SELECT FROM dataset_pairs d JOIN training_runs r USING (dataset_id)
       WHERE d.pair_id = p.pair_id AND r.served_model = $1)
-GROUP BY 1, 2
 """
+
+_FRESH = f"""
+SELECT coalesce(f.tenant, '') AS tenant, coalesce(f.source, '') AS source, count(*) AS pairs,
+    max(p.created_at) AS newest
+FROM preference_pairs p JOIN findings f USING (finding_id) WHERE {_IS_FRESH} GROUP BY 1, 2
+"""  # noqa: S608 -- made of constants
+
+_NAMED = f"""
+WITH fresh AS (SELECT p.pair_id, p.created_at FROM preference_pairs p WHERE {_IS_FRESH} AND p.created_at <= $2)
+SELECT count(*) AS pairs, min(created_at) AS first_at, max(created_at) AS last_at,
+    ARRAY(SELECT pair_id FROM fresh ORDER BY created_at DESC, pair_id LIMIT $3) AS named
+FROM fresh
+"""  # noqa: S608 -- made of constants
 
 _ANSWERS = """
 SELECT coalesce(response_label, 'none') || CASE WHEN refusal THEN '/refusal' ELSE '' END AS kind,
@@ -107,9 +128,31 @@ FROM training_runs WHERE served_model = $1 AND kind = 'train'
 """
 
 
-async def fresh_pairs(conn: Connection, served_model: str) -> dict[Client, int]:
+async def fresh_pairs(conn: Connection, served_model: str) -> FreshPairs:
     """Pairs that no earlier run of the served model saw, by client."""
-    return {(row["tenant"], row["source"]): row["pairs"] for row in await conn.fetch(_FRESH, served_model)}
+    rows = await conn.fetch(_FRESH, served_model)
+    return FreshPairs(
+        by_client={(row["tenant"], row["source"]): row["pairs"] for row in rows},
+        newest=max((row["newest"] for row in rows), default=None),
+    )
+
+
+async def name_pairs(conn: Connection, served_model: str, newest: dt.datetime | None) -> dict[str, Any]:
+    """The fresh pairs up to ``newest``, as a firing's evidence keeps them: `MOST_NAMED` ids, the newest first.
+
+    ``pairs`` is their number; where it is larger than the ids are many, ``pairs_from`` and ``pairs_until`` (moments,
+    both included) find the others in ``preference_pairs``. A pair that is erased later leaves its id and nothing else.
+    """
+    if newest is None:
+        return {"pairs": 0, "pair_ids": []}
+    row = await conn.fetchrow(_NAMED, served_model, newest, MOST_NAMED)
+    assert row is not None  # noqa: S101 -- an aggregate has a row
+    return {
+        "pairs": row["pairs"],
+        "pairs_from": row["first_at"],
+        "pairs_until": row["last_at"],
+        "pair_ids": [str(one) for one in row["named"]],
+    }
 
 
 async def answers(conn: Connection, served_model: str, since: dt.datetime, until: dt.datetime) -> Answers:

@@ -10,6 +10,7 @@ from uuid import UUID
 
 import asyncpg
 import orjson
+import pytest
 
 from daemon.triggers.evaluator import Evaluator
 from sentinel import jobs
@@ -62,12 +63,21 @@ async def firings(conn: Conn) -> list[tuple[str, int, UUID | None]]:
     return [(row["trigger"], row["crossing"], row["run_id"]) for row in rows]
 
 
+async def evidence_of(conn: Conn, trigger: str, crossing: int) -> dict[str, Any]:
+    stored = await conn.fetchval(
+        "SELECT evidence::text FROM trigger_firings WHERE trigger = $1 AND crossing = $2", trigger, crossing
+    )
+    return dict(orjson.loads(stored))
+
+
 async def test_a_crossing_leaves_its_firing_its_run_and_its_job(conn: Conn) -> None:
     clock = clock_of_today()
-    await add_pairs(conn, 9, at=clock.now())
+    before = clock.now() - dt.timedelta(seconds=60)
+    made = await add_pairs(conn, 9, at=before)
     looker = evaluator(pairs_rule(), clock)
     assert await looker.look(conn) == []
-    await add_pairs(conn, 1, at=clock.now())
+    made += await add_pairs(conn, 1, at=clock.now())
+    await add_pairs(conn, 3, at=clock.now(), served_model="other")
     (run_id,) = await looker.look(conn)
     assert await firings(conn) == [("new_pairs", 1, run_id)]
     run = await training.run_of(conn, run_id)
@@ -77,9 +87,60 @@ async def test_a_crossing_leaves_its_firing_its_run_and_its_job(conn: Conn) -> N
     payload = jobs.decode(job["payload"])
     assert (job["entrypoint"], job["dedupe_key"]) == ("train", "train:main")
     assert (payload.run_id, payload.trigger_firing_id) == (run_id, "new_pairs/1")
-    evidence = orjson.loads(await conn.fetchval("SELECT evidence::text FROM trigger_firings"))
-    assert evidence == {"value": 10, "threshold": 10, "fresh_pairs": 10, "window_s": 3600}
+    found = await evidence_of(conn, "new_pairs", 1)
+    assert {UUID(one) for one in found.pop("pair_ids")} == set(made)
+    assert found == {
+        "value": 10, "threshold": 10, "fresh_pairs": 10, "pairs": 10,
+        "window_from": (clock.now() - dt.timedelta(seconds=3600)).isoformat(),
+        "window_until": clock.now().isoformat(),
+        "pairs_from": before.isoformat(), "pairs_until": clock.now().isoformat(),
+    }  # fmt: skip
     assert [await looker.look(conn) for _ in range(3)] == [[], [], []]
+
+
+async def test_a_firing_leads_to_the_pairs_that_caused_it_and_to_no_earlier_ones(
+    conn: Conn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ids as far as a row should hold them; with the two moments a query finds all."""
+    monkeypatch.setattr(triggers, "MOST_NAMED", 4)
+    clock = clock_of_today()
+    looker = evaluator(pairs_rule(cooldown_s=0), clock)
+    used = await add_pairs(conn, 10, at=clock.now())
+    (first,) = await looker.look(conn)
+    await finish_run(conn, first, pairs=used)
+    await looker.look(conn)  # below: armed again
+    clock.advance(60)
+    older = await add_pairs(conn, 8, at=clock.now())
+    clock.advance(60)
+    newer = await add_pairs(conn, 4, at=clock.now())
+    assert len(await looker.look(conn)) == 1
+    found = await evidence_of(conn, "new_pairs", 2)
+    assert (found["pairs"], {UUID(one) for one in found["pair_ids"]}) == (12, set(newer))
+    between = [dt.datetime.fromisoformat(found[end]) for end in ("pairs_from", "pairs_until")]
+    rows = await conn.fetch(
+        "SELECT pair_id FROM preference_pairs WHERE served_model = 'main' AND created_at BETWEEN $1 AND $2",
+        *between,
+    )
+    assert {row["pair_id"] for row in rows} == {*older, *newer}
+
+
+async def test_a_firing_leads_to_the_answers_that_crossed_the_budget(conn: Conn) -> None:
+    clock = clock_of_today()
+    settings = pairs_rule(
+        min_fresh_pairs=1, new_pairs={"enabled": False}, unsafe_rate={"budget": 0.1, "min_answers": 10}
+    )
+    (pair,) = await add_pairs(conn, 1, at=clock.now())
+    await add_interactions(conn, 4, at=clock.now() - dt.timedelta(seconds=3600), unsafe=True)
+    await add_interactions(conn, 3, at=clock.now(), unsafe=True)
+    await add_interactions(conn, 17, at=clock.now())
+    assert len(await evaluator(settings, clock).look(conn)) == 1
+    found = await evidence_of(conn, "unsafe_rate", 1)
+    assert (found["value"], found["pair_ids"]) == (0.15, [str(pair)])
+    rows = await conn.fetch(
+        "SELECT unsafe FROM interactions WHERE served_model = 'main' AND recorded_at > $1 AND recorded_at <= $2",
+        *(dt.datetime.fromisoformat(found[end]) for end in ("window_from", "window_until")),
+    )
+    assert sum(row["unsafe"] for row in rows) / len(rows) == found["value"]
 
 
 async def test_two_daemons_that_look_at_once_start_one_job(conn: Conn, other: Conn) -> None:
@@ -149,7 +210,7 @@ async def test_after_a_no_it_takes_fresh_pairs_and_the_cool_down(conn: Conn) -> 
     await finish_run(conn, first, pairs=made[:10])
     clock.advance(60)
     assert await looker.look(conn) == []
-    assert await triggers.fresh_pairs(conn, "main") == {}
+    assert (await triggers.fresh_pairs(conn, "main")).by_client == {}
     await add_pairs(conn, 10, at=clock.now())
     assert await looker.look(conn) == [], "fresh pairs, but the cool-down"
     clock.advance(600)
@@ -259,6 +320,8 @@ async def test_an_old_adapter_is_reported_and_replaced_once_pairs_suffice(conn: 
     clock.advance(31 * 86_400)
     assert await looker.look(conn) == []
     assert await firings(conn) == [("adapter_age", 1, None)]
+    found = await evidence_of(conn, "adapter_age", 1)
+    assert (found["pairs"], found["pair_ids"]) == (0, [])
     assert await looker.look(conn) == []
     await add_pairs(conn, 5, at=clock.now())
     (run_id,) = await looker.look(conn)
