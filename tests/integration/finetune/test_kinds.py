@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from benchmarks import tiny_pairs
 from benchmarks.tiny_pairs import TinyData
 from tests.integration.finetune.conftest import small
@@ -28,18 +30,52 @@ def kind(**changes: Any) -> Recipe:
     )
 
 
-def test_a_real_4_bit_run(data: TinyData, tmp_path: Path) -> None:
+@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def device(request: pytest.FixtureRequest) -> str:
+    """Where 4-bit runs are made: here, and on a GPU where one is seen."""
+    import torch
+
+    if request.param == "cuda" and not torch.cuda.is_available():
+        pytest.skip("no GPU is seen here, or this torch was built without CUDA")
+    return str(request.param)
+
+
+def test_a_real_4_bit_run(device: str, data: TinyData, tmp_path: Path) -> None:
     from safetensors.torch import load_file
 
-    made = finetune(
-        data.folder, tiny_pairs.CHAT, kind(quantization="nf4"), tmp_path, seed=3, grader=None, report=silent
-    )
+    recipe = kind(quantization="nf4", hardware={"device": device})
+    made = finetune(data.folder, tiny_pairs.CHAT, recipe, tmp_path, seed=3, grader=None, report=silent)
     assert made.four_bit_layers == 7 * 4
     assert made.steps == 4
     weights = load_file(made.adapter / "adapter_model.safetensors")
     moved = [weight.abs().max() for name, weight in weights.items() if ".lora_B." in name]
     assert len(moved) == 28
     assert min(moved) > 0
+
+
+def test_one_4_bit_step_moves_the_adapter_alone_and_on_its_device(
+    device: str, data: TinyData, tmp_path: Path
+) -> None:
+    """A run that fell back to the CPU, or to whole weights, would leave the test above as it is."""
+    import torch
+
+    optimizer = {"learning_rate": 2e-3, "batch_size": 8, "max_steps": 1, "warmup_steps": 0}
+    recipe = kind(quantization="nf4", hardware={"device": device}, optimizer=optimizer)
+    tokenizer = base.load_tokenizer(tiny_pairs.CHAT, recipe)
+    model = base.load_model(tiny_pairs.CHAT, recipe, base.check_hardware(recipe))
+    packed = [one.weight for one in model.modules() if type(one).__name__ == "Linear4bit"]
+    assert len(packed) == base.four_bit_layers(model) == 7 * 4
+    assert {(weight.device.type, weight.dtype) for weight in packed} == {(device, torch.uint8)}
+    before = [weight.clone() for weight in packed]
+    rows = read_rows(data.folder / "train.jsonl")[:8]
+    adapter = base.lora_config(model, recipe)
+    trainer = make_trainer(model, tokenizer, adapter, recipe, rows, [], tmp_path, device=device, seed=3)
+    trainer.train()
+    assert trainer.state.global_step == 1
+    factors = [weight for name, weight in model.named_parameters() if ".lora_B." in name]
+    assert len(factors) == 28
+    assert all(weight.device.type == device and bool(weight.any()) for weight in factors)
+    assert all(torch.equal(one, other) for one, other in zip(before, packed, strict=True))
 
 
 def test_sft_learns_answers_only(data: TinyData, tmp_path: Path) -> None:
