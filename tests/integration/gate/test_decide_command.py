@@ -48,7 +48,7 @@ def test_decide_counts_signs_and_stores(postgres_server: Databases, tmp_path: Pa
         conn = await asyncpg.connect(libpq_url(url))
         rows = await conn.fetch(
             "SELECT r.adapter, r.verdict, a.state, r.bundle_sha256 FROM gate_reports r"
-            " JOIN adapters a USING (adapter) ORDER BY r.created_at"
+            " JOIN adapters a USING (adapter) ORDER BY r.adapter"
         )
         await conn.close()
         return [tuple(row) for row in rows]

@@ -52,7 +52,7 @@ class Stage:
     async def promote(self, adapter: str | None, *, action: str = "promote") -> None:
         """Put a row in, and wait until the route follows it."""
         generation = await promote(self.database_url, SERVED, adapter, action=action)
-        await wait_until(lambda: self.service.promotions.generation(SERVED) >= generation, 5)
+        await wait_until(lambda: self.service.promotions.generation(SERVED) >= generation, 60)
 
     async def chat(self, text: str = "Hello?", model: str = PUBLIC, **more: Any) -> aiohttp.ClientResponse:
         """A chat completion; the body is read."""

@@ -43,8 +43,9 @@ async def slow(stack: AsyncExitStack) -> SlowLister:
     return server
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def short_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests whose looks are meant to find no answer in time."""
     monkeypatch.setattr(watched, "_CHECK_TIMEOUT_S", 0.3)
 
 
@@ -60,10 +61,13 @@ async def started(make: Make, *servers: ScriptedModel) -> Stage:
     return stage
 
 
-async def test_the_base_is_found_when_its_guessed_name_is_refused(make: Make, slow: SlowLister) -> None:
+async def test_the_base_is_found_when_its_guessed_name_is_refused(
+    make: Make, slow: SlowLister, short_looks: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     stage = await started(make, slow)
     assert stage.service.pools[0].replicas[0].cards is None
     slow.listed.set()
+    monkeypatch.setattr(watched, "_CHECK_TIMEOUT_S", 30.0)
     asked = slow.lists
     replies = await asyncio.gather(*(stage.chat() for _ in range(10)))
     assert [reply.status for reply in replies] == [200] * 10
@@ -89,7 +93,9 @@ async def test_another_replicas_list_tells_the_name(make: Make, slow: SlowLister
         assert slow.seen
 
 
-async def test_a_replica_that_never_lists_answers_for_itself(make: Make, slow: SlowLister) -> None:
+async def test_a_replica_that_never_lists_answers_for_itself(
+    make: Make, slow: SlowLister, short_looks: None
+) -> None:
     stage = await started(make, slow)
     asked = slow.lists
     for _ in range(20):

@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from producers.route.app import _PUBLISH_STOP_S
+from sentinel.embedded.ports import ReservedPort
 from sentinel.embedded.scripted_model import MODEL, SAFE_ANSWER, ScriptedModel
 from sentinel.errors import EX_CONFIG
 from sentinel.resources import data_path
@@ -21,9 +22,11 @@ from sentinel.settings import Settings
 from tests.integration.route.conftest import ADAPTER, PUBLIC, SERVED
 from tests.support.brokers import Embedded
 from tests.support.daemon_process import SENTINEL, DaemonProcess, environment
-from tests.support.kafka_server import free_port
 from tests.support.promotions import promote
 from tests.support.waiting import wait_until
+
+PORTS = ReservedPort(), ReservedPort()
+"""The process binds them seconds later: nobody may have them meanwhile."""
 
 
 def flags(replicas: list[str], url: str, folder: Path, **more: str) -> dict[str, str]:
@@ -31,8 +34,8 @@ def flags(replicas: list[str], url: str, folder: Path, **more: str) -> dict[str,
     return {
         "served_models": json.dumps(served),
         "database.url": url,
-        "route.port": str(free_port()),
-        "route.metrics_port": str(free_port()),
+        "route.port": str(PORTS[0].number),
+        "route.metrics_port": str(PORTS[1].number),
         "route.spool_dir": str(folder / "spool"),
         "logging.format": "json",
         **more,
@@ -85,7 +88,7 @@ async def test_a_stop_lets_streams_end_and_events_leave(
             await client.post(f"{url}/v1/chat/completions", json=body)
     assert await process.wait() == 0
     assert "WATCHDOG=1" in process.notify.messages
-    await wait_until(lambda: embedded_broker.client.end_offsets(topic, 1)[0] == 1, 10)
+    await wait_until(lambda: embedded_broker.client.end_offsets(topic, 1)[0] == 1, 60)
     assert SAFE_ANSWER not in process.output
 
 
@@ -104,7 +107,8 @@ async def test_a_second_signal_ends_it_at_once(
         process.signal()
         await process.until("STOPPING=1")
         process.signal()
-        assert await process.wait(5) == 128 + signal.SIGTERM
+        # The call would keep it for `route.drain_s`.
+        assert await process.wait(25) == 128 + signal.SIGTERM
         with pytest.raises(aiohttp.ClientError):
             await call
 

@@ -41,7 +41,7 @@ async def read(bootstrap: str, topic: str, count: int) -> list[bytes]:
     await consumer.start()
     values: list[bytes] = []
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while len(values) < count:
                 for records in (await consumer.getmany(timeout_ms=200)).values():
                     values += [record.value for record in records]
@@ -177,9 +177,9 @@ async def test_without_a_broker_no_answer_waits(make: Make) -> None:
         assert (await stage.chat()).status == 200
         times.append(loop.time() - began)
     # Less than any wait for Kafka, which takes seconds; one of the calls may meet other work of the machine.
-    assert max(times) < 2.5
-    assert statistics.median(times) < 0.25
-    await wait_until(lambda: stage.metric("sentinel_route_events_total", outcome="spooled") >= 50, 10)
+    assert sorted(times)[-2] < 2.5
+    assert statistics.median(times) < 1.0
+    await wait_until(lambda: stage.metric("sentinel_route_events_total", outcome="spooled") >= 50, 60)
     assert stage.metric("sentinel_route_spool_bytes") > 0
 
 
@@ -196,14 +196,14 @@ async def test_an_outage_loses_nothing(make: Make, kafka_factory: Callable[..., 
         assert (await stage.chat(f"during {number}")).status == 200
         times.append(asyncio.get_running_loop().time() - began)
     # A request that waited for Kafka would have waited for its time-out, 3 s.
-    assert max(times) < 2.5
-    assert statistics.median(times) < 0.25
-    await wait_until(lambda: stage.metric("sentinel_route_events_total", outcome="spooled") >= 30, 20)
+    assert sorted(times)[-2] < 2.5
+    assert statistics.median(times) < 1.0
+    await wait_until(lambda: stage.metric("sentinel_route_events_total", outcome="spooled") >= 30, 60)
     await asyncio.to_thread(server.start)
     await stage.chat("after")
     texts = {event.last_user_text for event in decoded(await read(server.bootstrap, "outage", 32))}
     assert texts == {"before", "after", *(f"during {number}" for number in range(30))}
-    await wait_until(lambda: not stage.metric("sentinel_route_spool_bytes"), 20)
+    await wait_until(lambda: not stage.metric("sentinel_route_spool_bytes"), 60)
 
 
 async def test_a_restart_finds_the_spool(make: Make, embedded_broker: Embedded) -> None:
@@ -228,7 +228,7 @@ async def test_a_full_spool_drops_and_counts(make: Make) -> None:
         assert (await stage.chat()).status == 200
     name = "sentinel_route_events_total"
     await wait_until(
-        lambda: stage.metric(name, outcome="spooled") + stage.metric(name, outcome="dropped_spool") >= 30, 10
+        lambda: stage.metric(name, outcome="spooled") + stage.metric(name, outcome="dropped_spool") >= 30, 60
     )
     assert stage.metric(name, outcome="dropped_spool") > 10
     assert 0 < stage.metric("sentinel_route_spool_bytes") <= 3000

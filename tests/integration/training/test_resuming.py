@@ -28,6 +28,7 @@ from sentinel.store import training
 from sentinel.store.tries import next_try
 from tests.support.evidence import BASE, GOOD, Model, evidence, sha
 from tests.support.postgres import libpq_url
+from tests.support.waiting import wait_until
 from trainer import execution, preflight, steps
 from trainer.dataset.writing import store
 from trainer.evaluation.items import LoadedSet, version_of
@@ -430,7 +431,7 @@ async def test_a_training_that_broke_down_ends_the_run(
 
 
 async def test_news_of_progress_outlive_a_database_that_went_away(
-    conn: Conn, monkeypatch: pytest.MonkeyPatch
+    conn: Conn, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(execution, "_REPORT_S", 0.01)
     run_id = await begun(conn)
@@ -441,11 +442,18 @@ async def test_news_of_progress_outlive_a_database_that_went_away(
         OSError("refused"),
     ]
 
+    # A connection of its own: the other one reads at the same time.
+    own = await asyncpg.connect(libpq_url(database_url))
+
     @asynccontextmanager
     async def connect() -> AsyncIterator[Conn]:
         if faults:
             raise faults.pop(0)
-        yield conn
+        yield own
+
+    async def told() -> bool:
+        run = await training.run_of(conn, run_id)
+        return (run.step, run.progress) == ("finetune", 1.0)
 
     progress = execution._Progress(connect, run_id, number, silent)
     keeping = asyncio.create_task(progress.keep())
@@ -453,11 +461,13 @@ async def test_news_of_progress_outlive_a_database_that_went_away(
         for done in range(1, 9):
             progress.report(Stage("finetune", done, 8))
             await asyncio.sleep(0.05)
-        run = await training.run_of(conn, run_id)
-        assert (run.step, run.progress) == ("finetune", 1.0)
+        await wait_until(told)
+        assert faults == []
         assert not keeping.done()
     finally:
         keeping.cancel()
+        await asyncio.gather(keeping, return_exceptions=True)
+        await own.close()
 
 
 async def test_beside_another_promotion_the_candidate_is_left_to_a_person(
