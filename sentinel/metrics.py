@@ -63,7 +63,7 @@ ROWS_BUCKETS: Final = (1.0, 10.0, 50.0, 100.0, 250.0, 500.0, 1000.0, 2500.0)
 DEPENDENCIES: Final = ("guard", "database", "kafka", "served_model")
 HALT_REASONS: Final = ("flood", "foreign")
 PHASES: Final = ("poll", "decode", "record", "commit", "wait")
-GUARD_ENDPOINTS: Final = ("batch", "completions", "single")
+GUARD_ENDPOINTS: Final = ("batch", "single")
 CALL_OUTCOMES: Final = ("ok", "timeout", "throttled", "error", "refused")
 WRITE_RETRIES: Final = (
     "serialization",

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import ast
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from sentinel import metrics, outcomes
+from sentinel.guards.observer import CallOutcome, Endpoint
 
 ROOT = Path(__file__).resolve().parents[3]
 LISTS = ("sentinel/metrics.py", "sentinel/outcomes.py")
@@ -70,13 +72,16 @@ def test_retries_are_the_causes_that_the_recorder_names() -> None:
     assert returned_words("daemon/recorder.py", "_cause") == set(metrics.WRITE_RETRIES)
 
 
+def test_requests_to_the_guard_are_those_that_its_client_names() -> None:
+    assert set(get_args(Endpoint)) == set(metrics.GUARD_ENDPOINTS)
+    assert set(get_args(CallOutcome)) == set(metrics.CALL_OUTCOMES)
+
+
 @pytest.mark.parametrize(
     "values",
     [
         metrics.DEPENDENCIES,
         metrics.HALT_REASONS,
-        metrics.GUARD_ENDPOINTS,
-        metrics.CALL_OUTCOMES,
         metrics.OUTPUTS,
         *(tuple(sorted(reasons)) for reasons in metrics.REASONS.values()),
     ],
