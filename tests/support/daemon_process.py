@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+import select
 import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -32,18 +34,32 @@ class NotifySocket:
         self._socket.bind(self.address)
         self._socket.setblocking(False)
         self._received: list[str] = []
+        self._lock = threading.Lock()
+        self._closing, self._closed = os.pipe()
+        # The kernel keeps ten datagrams: what comes while no test looks would be lost, and a manager loses nothing.
+        self._reader = threading.Thread(target=self._read, name="notify", daemon=True)
+        self._reader.start()
 
     @property
     def messages(self) -> list[str]:
         """Everything received so far."""
-        while True:
-            try:
-                self._received.append(self._socket.recv(4096).decode())
-            except BlockingIOError:
-                return list(self._received)
+        with self._lock:
+            while True:
+                try:
+                    self._received.append(self._socket.recv(4096).decode())
+                except BlockingIOError:
+                    return list(self._received)
 
     def close(self) -> None:
+        os.close(self._closed)
+        self._reader.join()
+        os.close(self._closing)
         self._socket.close()
+
+    def _read(self) -> None:
+        watched = [self._socket.fileno(), self._closing]
+        while self._closing not in select.select(watched, [], [])[0]:
+            _ = self.messages
 
 
 class DaemonProcess:
@@ -70,7 +86,7 @@ class DaemonProcess:
     def output(self) -> str:
         return self.log.read_text()
 
-    async def until(self, message: str, timeout: float = 40.0) -> None:
+    async def until(self, message: str, timeout: float = 120.0) -> None:
         """Wait for a notification that begins with ``message``; fails when the process ends before."""
         deadline = asyncio.get_running_loop().time() + timeout
         while not any(found.startswith(message) for found in self.notify.messages):
@@ -81,7 +97,7 @@ class DaemonProcess:
     def signal(self, number: signal.Signals = signal.SIGTERM) -> None:
         self.process.send_signal(number)
 
-    async def wait(self, timeout: float = 30.0) -> int:
+    async def wait(self, timeout: float = 120.0) -> int:
         """The exit status."""
         try:
             return await asyncio.to_thread(self.process.wait, timeout)
@@ -93,6 +109,6 @@ class DaemonProcess:
     def end(self) -> None:
         if self.process.poll() is None:
             self.process.kill()
-            self.process.wait(10)
+            self.process.wait(60)
         self._file.close()
         self.notify.close()

@@ -66,7 +66,7 @@ class Descendants:
         if left := self._left(self._children):
             raise AssertionError(f"not waited for: {left}")
         try:
-            await wait_until(lambda: not self._left(self._seen), timeout=20, interval=0.1)
+            await wait_until(lambda: not self._left(self._seen), timeout=60, interval=0.1)
         except AssertionError:
             raise AssertionError(f"left behind: {self._left(self._seen)}") from None
 

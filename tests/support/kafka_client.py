@@ -6,11 +6,14 @@ import time
 import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
+
+_PATIENCE_S: Final = 60
+"""For a broker on a machine with other work."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +54,7 @@ class KafkaClient:
         return self._admin
 
     def cluster_id(self) -> str:
-        return str(self.admin.list_topics(timeout=15).cluster_id)
+        return str(self.admin.list_topics(timeout=_PATIENCE_S).cluster_id)
 
     def create_topic(
         self, name: str | None = None, *, partitions: int = 4, config: Mapping[str, str] | None = None
@@ -59,16 +62,18 @@ class KafkaClient:
         """Make a topic (a random name where none is given), wait until it can be written, return its name."""
         name = name or f"t-{uuid.uuid4().hex[:12]}"
         topic = NewTopic(name, num_partitions=partitions, replication_factor=1, config=dict(config or {}))
-        self.admin.create_topics([topic], operation_timeout=15)[name].result(20)
+        self.admin.create_topics([topic], operation_timeout=_PATIENCE_S)[name].result(2 * _PATIENCE_S)
         self._await_partitions(name, partitions)
         return name
 
     def delete_topic(self, name: str) -> None:
         """Delete it and wait until the brokers have forgotten it."""
-        self.admin.delete_topics([name], operation_timeout=15)[name].result(20)
-        for _ in range(150):
-            if name not in self.admin.list_topics(timeout=5).topics:
+        self.admin.delete_topics([name], operation_timeout=_PATIENCE_S)[name].result(2 * _PATIENCE_S)
+        deadline = time.monotonic() + _PATIENCE_S
+        while time.monotonic() < deadline:
+            if name not in self.admin.list_topics(timeout=_PATIENCE_S).topics:
                 return
+            time.sleep(0.05)
         raise TimeoutError(f"topic {name} is still there")
 
     def produce(self, topic: str, records: Iterable[Record | bytes]) -> list[tuple[int, int]]:
@@ -82,7 +87,7 @@ class KafkaClient:
                     "enable.idempotence": True,
                     "linger.ms": 2,
                     "message.max.bytes": 64_000_000,
-                    "message.timeout.ms": 60_000,
+                    "message.timeout.ms": 120_000,
                 }
             )
         producer = self._producer
@@ -111,7 +116,7 @@ class KafkaClient:
                 except BufferError:
                     producer.poll(0.1)
             count += 1
-        left = producer.flush(60)
+        left = producer.flush(130)
         if errors or left or len(places) != count:
             raise AssertionError(f"{count - len(places)} of {count} records were not written: {errors[:3]}")
         return [places[index] for index in range(count)]
@@ -121,7 +126,7 @@ class KafkaClient:
         consumer = Consumer(self._settings | {"group.id": "sentinel-tests"})
         try:
             return {
-                number: consumer.get_watermark_offsets(TopicPartition(topic, number), timeout=15)[1]
+                number: consumer.get_watermark_offsets(TopicPartition(topic, number), timeout=_PATIENCE_S)[1]
                 for number in range(partitions)
             }
         finally:
@@ -131,7 +136,9 @@ class KafkaClient:
         """The group's next offset by partition; partitions without one are left out."""
         # Named one by one: librdkafka's in-process broker says nothing to a question about all of them.
         asked = ConsumerGroupTopicPartitions(group, [TopicPartition(topic, n) for n in range(partitions)])
-        found = self.admin.list_consumer_group_offsets([asked], request_timeout=15)[group].result(20)
+        found = self.admin.list_consumer_group_offsets([asked], request_timeout=_PATIENCE_S)[group].result(
+            2 * _PATIENCE_S
+        )
         return {part.partition: part.offset for part in found.topic_partitions or () if part.offset >= 0}
 
     def close(self) -> None:
@@ -140,8 +147,9 @@ class KafkaClient:
         self._producer = self._admin = None
 
     def _await_partitions(self, name: str, partitions: int) -> None:
-        for _ in range(150):
-            found = self.admin.list_topics(name, timeout=5).topics.get(name)
+        deadline = time.monotonic() + _PATIENCE_S
+        while time.monotonic() < deadline:
+            found = self.admin.list_topics(name, timeout=_PATIENCE_S).topics.get(name)
             if found is not None and found.error is None and len(found.partitions) == partitions:
                 if all(part.leader >= 0 for part in found.partitions.values()):
                     return

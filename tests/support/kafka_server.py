@@ -53,11 +53,14 @@ def why_no_kafka() -> str | None:
     return None
 
 
+_reserved: Final[list[ReservedPort]] = []
+"""Of `free_port`: who asks for a number binds it later, or relies on nobody listening there."""
+
+
 def free_port() -> int:
-    """A TCP port on 127.0.0.1 that nobody uses at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A TCP port on 127.0.0.1 that nobody uses, and that no other test or server of this run is given."""
+    _reserved.append(ReservedPort())
+    return _reserved[-1].number
 
 
 class KafkaServer:
@@ -151,7 +154,7 @@ class KafkaServer:
             for mechanism in ("SCRAM-SHA-256", "SCRAM-SHA-512"):
                 user, password = self.security.username, self.security.password
                 command += ["--add-scram", f"{mechanism}=[name={user},password={password}]"]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=180)
         if done.returncode != 0:
             raise RuntimeError(f"StorageTool format failed: {done.stdout}{done.stderr}")
 

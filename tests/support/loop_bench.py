@@ -136,15 +136,15 @@ class Bench:
         try:
             yield task
             self.loop.stop()
-            await asyncio.wait_for(task, 5)
+            await asyncio.wait_for(task, 60)
         finally:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
 
     async def handed(self, number: int) -> None:
-        await wait_until(lambda: len(self.hands.slots) >= number, timeout=5, interval=0.002)
+        await wait_until(lambda: len(self.hands.slots) >= number, timeout=60, interval=0.002)
 
     async def turns(self, number: int = 5) -> None:
         """Let the loop go round a few times."""
         target = self.ticks + number
-        await wait_until(lambda: self.ticks >= target, timeout=5, interval=0.002)
+        await wait_until(lambda: self.ticks >= target, timeout=60, interval=0.002)

@@ -56,10 +56,10 @@ def _read_all(bootstrap: str, topic: str) -> list[Landed]:
         }
     )
     try:
-        partitions = set(consumer.list_topics(topic, timeout=15).topics[topic].partitions)
+        partitions = set(consumer.list_topics(topic, timeout=60).topics[topic].partitions)
         consumer.assign([TopicPartition(topic, number, OFFSET_BEGINNING) for number in partitions])
         found: list[Landed] = []
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 90
         while partitions and time.monotonic() < deadline:
             message = consumer.poll(0.2)
             if message is None:

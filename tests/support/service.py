@@ -33,7 +33,7 @@ def settings_for(
             "fetch_max_wait_ms": 50,
         },
         "database": {"url": database_url, "pool_size": 4},
-        "guard": {"base_url": guard_url, "name": "scripted-guard", "timeout_s": 5.0, "attempts": 2},
+        "guard": {"base_url": guard_url, "name": "scripted-guard", "timeout_s": 30.0, "attempts": 2},
         "metrics": {"port": 0},
         "consumer": {"commit_interval_s": 0.2, "halt_check_s": 0.3, "drain_s": 10.0},
         "reprompt": {"enabled": False},
@@ -60,7 +60,7 @@ async def running(settings: Settings, **parts: Any) -> AsyncIterator[Service]:
             await task
         yield service
         service.stop()
-        assert await asyncio.wait_for(task, 60)
+        assert await asyncio.wait_for(task, 120)
     except AssertionError as error:
         # What the service died of says more than what did not come true without it.
         failure = task.exception() if task.done() and not task.cancelled() else None
@@ -74,7 +74,7 @@ async def running(settings: Settings, **parts: Any) -> AsyncIterator[Service]:
             await asyncio.gather(task, return_exceptions=True)
 
 
-async def caught_up(service: Service, records: int, *, timeout: float = 60) -> None:
+async def caught_up(service: Service, records: int, *, timeout: float = 120) -> None:
     """Wait until the service has passed so many records in all."""
 
     def passed() -> bool:

@@ -30,8 +30,8 @@ async def wait_until(
 ) -> T: ...
 @overload
 async def wait_until(predicate: Callable[[], T], timeout: float = ..., interval: float = ...) -> T: ...
-async def wait_until(predicate: Callable[[], Any], timeout: float = 10.0, interval: float = 0.02) -> Any:
-    """Poll until ``predicate`` gives something true, and return that.
+async def wait_until(predicate: Callable[[], Any], timeout: float = 60.0, interval: float = 0.02) -> Any:
+    """Poll until ``predicate`` gives something true, and return that. A long limit costs only what fails.
 
     Raises:
         AssertionError: it did not within ``timeout`` seconds; the message shows the last value.
