@@ -4,6 +4,7 @@ import math
 import random
 
 import pytest
+from scipy import stats
 
 from sentinel.errors import CommandError
 from sentinel.intervals import Rate, binomial_cdf, clopper_pearson, wilson
@@ -30,6 +31,37 @@ def test_clopper_pearson_gives_known_bounds(hits: int, n: int, low: float, high:
 def test_wilson_gives_known_bounds(hits: int, n: int, low: float, high: float) -> None:
     found = wilson(hits, n)
     assert (found.low, found.high) == pytest.approx((low, high), abs=1e-7)
+
+
+# Newcombe 1998 (Statistics in Medicine 17:857-872), table I: hits, n, score interval, exact interval.
+NEWCOMBE = [
+    (81, 263, (0.2553, 0.3662), (0.2527, 0.3676)),
+    (15, 148, (0.0624, 0.1605), (0.0578, 0.1617)),
+    (0, 20, (0.0, 0.1611), (0.0, 0.1684)),
+    (1, 29, (0.0061, 0.1718), (0.0009, 0.1776)),
+]
+
+
+@pytest.mark.parametrize(("hits", "n", "score", "exact"), NEWCOMBE)
+def test_published_intervals(
+    hits: int, n: int, score: tuple[float, float], exact: tuple[float, float]
+) -> None:
+    for found, published in ((wilson(hits, n), score), (clopper_pearson(hits, n), exact)):
+        assert (round(found.low, 4), round(found.high, 4)) == published
+
+
+@pytest.mark.parametrize("confidence", [0.9, 0.95, 0.999])
+@pytest.mark.parametrize("n", [1, 7, 20, 250, 2000])
+def test_intervals_are_those_of_scipy(n: int, confidence: float) -> None:
+    for hits in {0, 1, n // 20, n // 3, n - 1, n}:
+        reference = stats.binomtest(hits, n)
+        for interval, method in ((wilson, "wilson"), (clopper_pearson, "exact")):
+            wanted = reference.proportion_ci(confidence, method)
+            found = interval(hits, n, confidence)
+            assert (found.low, found.high) == pytest.approx((wanted.low, wanted.high), abs=1e-9), (
+                hits,
+                method,
+            )
 
 
 def test_binomial_cdf_adds_up_the_counts() -> None:

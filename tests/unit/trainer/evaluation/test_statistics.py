@@ -8,8 +8,10 @@ from typing import Any
 from uuid import UUID
 
 import msgspec
+import numpy as np
 import pytest
 from msgspec.structs import replace
+from scipy import stats
 
 from sentinel.errors import CommandError
 from sentinel.events import Message
@@ -36,6 +38,66 @@ def test_mcnemar() -> None:
     assert mcnemar([], []).p_value == 1.0
     with pytest.raises(ValueError, match="zip"):
         mcnemar([True], [])
+
+
+@pytest.mark.parametrize(
+    ("both", "first_only", "second_only", "neither", "published"),
+    [
+        # The exact value that statsmodels' own tests hold for this table.
+        (101, 121, 59, 33, 4.43444926375551e-06),
+        # Approval of a prime minister, asked twice: Agresti, Categorical Data Analysis, 2nd ed., table 10.1.
+        (794, 150, 86, 570, None),
+    ],
+)
+def test_mcnemar_is_the_reference_value(
+    both: int, first_only: int, second_only: int, neither: int, published: float | None
+) -> None:
+    first = [True] * (both + first_only) + [False] * (second_only + neither)
+    second = [True] * both + [False] * first_only + [True] * second_only + [False] * neither
+    found = mcnemar(first, second)
+    assert (found.first_only, found.second_only) == (first_only, second_only)
+    # The two-sided test at 1/2 written out: scipy's tail, doubled.
+    tail = stats.binom.cdf(min(first_only, second_only), first_only + second_only, 0.5)
+    assert found.p_value == pytest.approx(2 * tail, rel=1e-9)
+    assert published is None or found.p_value == pytest.approx(published, rel=1e-9)
+    # Agresti gives z = 4.17 and a difference of 0.040 +- 1.96 x 0.0095 for his.
+    statistic = (first_only - second_only) / (first_only + second_only) ** 0.5
+    assert found.p_value == pytest.approx(2 * stats.norm.sf(statistic), rel=0.25)
+
+
+@pytest.mark.parametrize("kind", ["outcomes", "numbers"])
+def test_paired_bootstrap_is_that_of_scipy(kind: str) -> None:
+    """Two implementations with draws of their own: their ends differ by the simulation's error only."""
+    rng = np.random.default_rng(11)
+    if kind == "outcomes":
+        first = rng.integers(0, 2, 300).astype(float)
+        second = np.where(rng.random(300) < 0.2, 1 - first, first)
+    else:
+        first = rng.exponential(1.0, 120)
+        second = first + rng.normal(0.3, 1.0, 120)
+    wanted = stats.bootstrap(
+        (first, second),
+        lambda one, other, axis: (other - one).mean(axis=axis),
+        paired=True,
+        vectorized=True,
+        method="percentile",
+        n_resamples=10_000,
+        rng=np.random.default_rng(1),
+    ).confidence_interval
+    found = paired_bootstrap(first.tolist(), second.tolist(), seed=2)
+    width = wanted.high - wanted.low
+    assert found.value == pytest.approx(float((second - first).mean()))
+    assert (found.low, found.high) == pytest.approx((wanted.low, wanted.high), abs=0.04 * width)
+    # Unpaired resampling would give an interval that is wider by far.
+    loose = stats.bootstrap(
+        (first, second),
+        lambda one, other, axis: other.mean(axis=axis) - one.mean(axis=axis),
+        vectorized=True,
+        method="percentile",
+        n_resamples=2_000,
+        rng=np.random.default_rng(1),
+    ).confidence_interval
+    assert loose.high - loose.low > 1.2 * width
 
 
 def test_paired_bootstrap() -> None:

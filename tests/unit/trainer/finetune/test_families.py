@@ -8,7 +8,7 @@ import pytest
 
 from sentinel.errors import ConfigurationError
 from trainer.finetune.families import FAMILIES, linear_layers, resolve
-from trainer.finetune.recipe import Lora
+from trainer.finetune.recipe import Lora, load_recipe, recipe_names
 
 SMALL: dict[str, Any] = {
     "vocab_size": 64, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2,
@@ -45,7 +45,44 @@ def test_auto_meets_every_linear_layer_but_the_head(family: str) -> None:
     assert targets.names == tuple(sorted(FAMILIES[family]))
 
 
-@pytest.mark.parametrize("family", ["llama", "phi3", "gpt2"])
+GATED = frozenset(
+    {
+        *("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj"),
+        *("mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"),
+    }
+)
+EXPECTED: dict[str, frozenset[str]] = {
+    **dict.fromkeys(("llama", "mistral", "qwen2", "gemma", "gemma2"), GATED),
+    "phi3": frozenset({"self_attn.qkv_proj", "self_attn.o_proj", "mlp.gate_up_proj", "mlp.down_proj"}),
+    "phi": frozenset(
+        {
+            *("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.dense"),
+            *("mlp.fc1", "mlp.fc2"),
+        }
+    ),
+    "gpt2": frozenset({"attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj"}),
+}
+"""Of the named families, every linear layer of a block, as its architecture has it. Qwen 2.5 is a qwen2."""
+
+
+@pytest.mark.parametrize("family", sorted(EXPECTED))
+def test_the_layers_are_those_of_the_architecture(family: str) -> None:
+    blocks = "transformer.h" if family == "gpt2" else "model.layers"
+    wanted = {f"{blocks}.{block}.{layer}" for block in range(2) for layer in EXPECTED[family]}
+    assert set(resolve(model_of(family), Lora()).layers) == wanted
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_every_shipped_recipe_names_layers_of_its_family(name: str) -> None:
+    recipe = load_recipe(name)
+    if recipe.family is None:
+        assert recipe.lora.target_modules == "auto"
+        return
+    targets = resolve(model_of(recipe.family), recipe.lora)
+    assert len(targets.layers) == LAYERS.get(recipe.family, 14)
+
+
+@pytest.mark.parametrize("family", sorted(FAMILIES))
 def test_peft_puts_factors_on_exactly_these_layers(family: str) -> None:
     from peft import LoraConfig, get_peft_model
 

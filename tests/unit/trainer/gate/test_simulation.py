@@ -26,8 +26,10 @@ def test_a_sequence_of_bad_candidates_passes_at_most_at_alpha(null: Null, differ
     assert limit == 568
     within = passed(setting, null)
     assert 0 < within <= limit
-    # With the budget switched off the same candidates get through.
-    assert passed(setting, null, budget=False) > 10 * within
+    # With the budget switched off the same candidates get through, far oftener than alpha and chance explain.
+    without = passed(setting, null, budget=False)
+    assert without > 2 * limit
+    assert without > 10 * within
 
 
 def test_the_gate_opens_for_candidates_that_are_good_everywhere() -> None:
