@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from urllib.parse import urlsplit
 
 import orjson
 
+from sentinel.embedded.ports import ReservedPort
 from sentinel.embedded.scripted_http import ScriptedServer
 
 BASE = "base-model"
@@ -23,6 +23,8 @@ class ScriptedReplica(ScriptedServer):
 
     def __init__(self) -> None:
         super().__init__()
+        # It comes back there: nobody else may have the port meanwhile.
+        self._port = ReservedPort()
         self.loaded: dict[str, str] = {}
         """Name of the weights by name of the adapter."""
         self.unlisted = False
@@ -48,10 +50,14 @@ class ScriptedReplica(ScriptedServer):
         self.loaded |= self._late
         self._late.clear()
 
+    async def start(self, host: str = "127.0.0.1", port: int = 0) -> None:
+        """Listen at its own address."""
+        await super().start(host, port or self._port.number)
+
     async def come_back(self) -> None:
         """Listen again at the old address, as a new process."""
         self.restart()
-        await self.start(port=urlsplit(self.url).port or 0)
+        await self.start()
 
     def answer(self, path: str, body: bytes, headers: Mapping[str, str]) -> tuple[int, bytes]:
         request = orjson.loads(body)

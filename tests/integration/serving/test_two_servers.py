@@ -14,6 +14,7 @@ import pytest
 
 from sentinel.clock import ManualClock
 from sentinel.embedded.model_server.threaded import ThreadedModelServer
+from sentinel.embedded.ports import ReservedPort
 from sentinel.serving import Replica, ReplicaState, Serving, announceable
 from sentinel.serving_desired import DesiredState, Probe, WantedAdapter, desired_state
 from tests.integration.serving.client import Client
@@ -36,9 +37,11 @@ async def test_restarted_swapped_and_dead_servers(tiny_llama: TinyLlama, referen
     beta = WantedAdapter("beta", tiny_llama.beta, probes(reference, "beta"))
     desired = DesiredState(served_model="chat", adapters=(alpha, beta))
     clock = ManualClock()
-    one = ThreadedModelServer(tiny_llama.model, name=BASE)
+    # Nobody else may have the first one's port while it is away.
+    port = ReservedPort()
+    one = ThreadedModelServer(tiny_llama.model, name=BASE, port=port.number)
     other = ThreadedModelServer(tiny_llama.model, name=BASE)
-    with one, other:
+    with port, one, other:
         serving = Serving("chat", [Replica(one.url), Replica(other.url)], clock=clock)
         reports = await serving.reconcile(desired)
         assert [report.state for report in reports] == [ReplicaState.OK, ReplicaState.OK], reports
@@ -69,11 +72,10 @@ async def test_restarted_swapped_and_dead_servers(tiny_llama: TinyLlama, referen
         assert report.state is ReplicaState.STALE
         assert "max_lora_rank" in report.detail
 
-        port = int(one.url.rpartition(":")[2])
         one.stop()
         reports = await serving.reconcile(desired)
         assert [report.state for report in reports] == [ReplicaState.DOWN, ReplicaState.OK]
-        with ThreadedModelServer(tiny_llama.model, name=BASE, port=port):
+        with ThreadedModelServer(tiny_llama.model, name=BASE, port=port.number):
             reports = await serving.reconcile(desired)
             assert [report.state for report in reports] == [ReplicaState.OK, ReplicaState.OK]
             assert reports[0].loaded == ("alpha", "beta")
