@@ -26,7 +26,8 @@ def doctor(
     """Look at every part that the service needs, and name each remedy.
 
     Installation, settings, secret files, disk, PostgreSQL (schema, partitions, backlogs, halted partitions), Kafka
-    (topics and their settings, rights, lag), guard and served models. Nothing is changed.
+    (topics and their settings, rights, lag), guard, served models, adapters. Nothing is changed: what replicas are
+    asked to load, to see how far they come, is a folder without weights that they have to refuse.
 
     The daemon's secrets are in credential files; root examines with them so:
     CREDENTIALS_DIRECTORY=/etc/sentinel/credentials sentinel doctor

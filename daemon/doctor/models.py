@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 import aiohttp
 import orjson
 
+from daemon.doctor.fetching import fetch
 from daemon.doctor.report import Finding, fail, ok, warn
 from sentinel.clock import Clock
 from sentinel.errors import ConfigurationError, SlowDownError, UnavailableError
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
 SLOW_GUARD_S: Final = 2.0
 """A probe of a few words; at 512 events in flight this allows 256 events a second."""
 _REQUEST_S: Final = 5.0
-_LARGEST_LIST: Final = 4 << 20
+_TOLD: Final = 5
+"""Names of one kind that a finding lists."""
 
 PROMPT: Final = (Message("user", "What is the capital of France?"),)
 ANSWER: Final = "Paris is the capital of France."
@@ -35,7 +37,7 @@ async def examine_guard(settings: GuardSettings, make: Callable[[], Guard], cloc
     found: list[Finding] = []
     token = settings.api_key.get_secret_value() if settings.api_key else None
     try:
-        names = await _model_names(settings.base_url, token)
+        names: Mapping[str, str | None] | None = await _models(settings.base_url, token)
     except _AnswerError as error:
         # Guards behind a gateway may have no list of models; the judgement below decides.
         names = None
@@ -130,7 +132,7 @@ async def examine_served(models: Mapping[str, ServedModel]) -> list[Finding]:
 async def _replica(name: str, url: str, model: ServedModel) -> Finding:
     token = model.admin_token.get_secret_value() if model.admin_token else None
     try:
-        names = await _model_names(url, token)
+        names = await _models(url, token)
     except _AnswerError as error:
         remedy = f"correct served_models.{name}." + (
             "admin_token" if error.status in {401, 403} else "replicas"
@@ -142,7 +144,21 @@ async def _replica(name: str, url: str, model: ServedModel) -> Finding:
             f"{name}: {url} cannot be reached: {type(error).__name__}",
             f"start the replica, or correct served_models.{name}.replicas",
         )
-    return ok("served models", f"{name}: {url} serves {', '.join(sorted(names)[:5]) or 'no model'}")
+    bases = sorted(listed for listed, parent in names.items() if parent is None)
+    adapters = sorted(names.keys() - {*bases})
+    if names and not bases:
+        return warn(
+            "served models",
+            f"{name}: {url} lists no model without a parent, so none is known as the base",
+            "serve the base under a name of its own",
+        )
+    told = (
+        f", and {len(adapters)} adapter(s): {', '.join(adapters[:_TOLD])}"
+        if adapters
+        else ", without adapters"
+    )
+    more = ", ..." if len(adapters) > _TOLD else ""
+    return ok("served models", f"{name}: {url} serves {', '.join(bases[:_TOLD]) or 'no model'}{told}{more}")
 
 
 class _AnswerError(Exception):
@@ -153,20 +169,14 @@ class _AnswerError(Exception):
         self.status = status
 
 
-async def _model_names(url: str, token: str | None) -> frozenset[str]:
-    """Names of ``GET /v1/models``. Raises `_AnswerError`, and what aiohttp raises."""
+async def _models(url: str, token: str | None) -> dict[str, str | None]:
+    """Parents by name of ``GET /v1/models``, None for a base. Raises `_AnswerError`, and what aiohttp raises."""
     if urlsplit(url).hostname is None:
         raise OSError("no host in the address")
-    headers = {"Authorization": f"Bearer {token}"} if token else {}
-    timeout = aiohttp.ClientTimeout(total=_REQUEST_S)
-    async with (
-        aiohttp.ClientSession(timeout=timeout, headers=headers) as session,
-        session.get(f"{url}/v1/models", allow_redirects=False) as answer,
-    ):
-        if answer.status != 200:
-            raise _AnswerError(answer.status)
-        body = await answer.content.read(_LARGEST_LIST)
+    status, body = await fetch(f"{url}/v1/models", limit_s=_REQUEST_S, token=token)
+    if status != 200:
+        raise _AnswerError(status)
     try:
-        return frozenset(str(model["id"]) for model in orjson.loads(body)["data"])
-    except (orjson.JSONDecodeError, KeyError, TypeError) as error:
+        return {str(model["id"]): model.get("parent") for model in orjson.loads(body)["data"]}
+    except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
         raise _AnswerError(200) from error

@@ -7,10 +7,10 @@ from typing import Final
 import aiohttp
 import orjson
 
+from daemon.doctor.fetching import fetch
 from daemon.doctor.report import Finding, fail, ok, warn
 
 _REQUEST_S: Final = 3.0
-_LARGEST: Final = 1 << 20
 
 
 async def examine_daemon(host: str, port: int) -> list[Finding]:
@@ -21,11 +21,7 @@ async def examine_daemon(host: str, port: int) -> list[Finding]:
     place = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
     url = f"http://[{place}]:{port}" if ":" in place else f"http://{place}:{port}"
     try:
-        async with (
-            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=_REQUEST_S)) as session,
-            session.get(f"{url}/readyz", allow_redirects=False) as answer,
-        ):
-            status, body = answer.status, await answer.content.read(_LARGEST)
+        status, body = await fetch(f"{url}/readyz", limit_s=_REQUEST_S)
     except aiohttp.ClientConnectorError:
         return [ok("daemon", f"none runs on {host}:{port}")]
     except (TimeoutError, aiohttp.ClientError, OSError) as error:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from sentinel.clock import Clock
     from sentinel.settings import Loaded, Settings
 
-_MODULES = ("store", "progress", "brokers", "lag", "models", "running", "training")
+_MODULES = ("store", "progress", "brokers", "lag", "models", "load_probe", "running", "training")
 
 
 def local_findings(loaded: Loaded) -> list[Finding]:
@@ -47,8 +47,8 @@ def missing_parts() -> list[Finding]:
 
 
 def server_checks(settings: Settings, clock: Clock) -> Sequence[Check]:
-    """Database, Kafka, lag, guard, daemon and served models; needs a complete installation."""
-    from daemon.doctor import brokers, lag, models, running, store
+    """Database, Kafka, lag, guard, daemon, served models, adapters; needs a complete installation."""
+    from daemon.doctor import brokers, lag, load_probe, models, running, store
     from sentinel.guards.configured import configured_guard
     from sentinel.store.engine import create_engine
 
@@ -79,6 +79,7 @@ def server_checks(settings: Settings, clock: Clock) -> Sequence[Check]:
         ),
         Check("daemon", lambda: running.examine_daemon(settings.metrics.host, settings.metrics.port)),
         Check("served models", lambda: models.examine_served(settings.served_models)),
+        Check("adapters", lambda: load_probe.examine_adapters(settings), 30.0),
     )
 
 

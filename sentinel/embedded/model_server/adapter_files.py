@@ -47,12 +47,13 @@ def check_adapter(folder: Path, linear: Mapping[str, tuple[int, int]], *, max_ra
     if not folder.is_dir():
         raise AdapterError(f"no adapter at {folder}", status=404, param="lora_path")
     config = _config(folder)
+    # As in vLLM before the weights: who asks with settings alone learns whether the rank would be taken.
+    _check_rank(config, max_rank)
     weights = folder / WEIGHTS
     if not weights.is_file():
         if any(folder.glob("adapter_model.*")):
             raise AdapterError(f"only {WEIGHTS} is read: a pickle could run code", param="lora_path")
         raise AdapterError(f"{WEIGHTS} is missing in {folder}", param="lora_path")
-    _check_rank(config, max_rank)
     _check_targets(config, linear)
     _check_weights(_shapes(weights), linear, max_rank)
 

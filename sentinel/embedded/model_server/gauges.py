@@ -31,6 +31,9 @@ class Gauges(Collector):
             GaugeMetricFamily("model_server_waiting", "Sequences waiting for a row.", counts.waiting),
             GaugeMetricFamily("model_server_largest_batch", "Most rows ever.", counts.largest_batch),
             GaugeMetricFamily("model_server_adapters", "Loaded adapters.", len(self._registry.adapters)),
+            GaugeMetricFamily(
+                "model_server_max_loras", "Adapters that can be loaded.", self._registry.max_loras
+            ),
             CounterMetricFamily("model_server_steps", "Steps of the model.", counts.steps),
             CounterMetricFamily("model_server_prompt_tokens", "Tokens read.", counts.prompt_tokens),
             CounterMetricFamily("model_server_generated_tokens", "Tokens written.", counts.generated_tokens),

@@ -18,7 +18,7 @@ class Registry:
         self.base = base
         self._engine = engine
         self._adapted = adapted
-        self._max_loras = max_loras
+        self.max_loras = max_loras
         self._serving: dict[str, Adapter] = {}
         self._loading: set[str] = set()
         self._leaving: dict[str, asyncio.Task[None]] = {}
@@ -48,8 +48,8 @@ class Registry:
         if name in self._leaving:
             await asyncio.shield(self._leaving[name])
             return await self.load(name, path)
-        if len(self._serving) + len(self._loading) + len(self._leaving) >= self._max_loras:
-            raise AdapterError(f"max_loras {self._max_loras} adapters are loaded: unload one first")
+        if len(self._serving) + len(self._loading) + len(self._leaving) >= self.max_loras:
+            raise AdapterError(f"max_loras {self.max_loras} adapters are loaded: unload one first")
         self._loading.add(name)
         try:
             self._serving[name] = await self._engine.call(lambda: self._adapted.load(name, path))

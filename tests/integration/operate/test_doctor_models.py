@@ -56,9 +56,9 @@ async def test_an_unknown_grammar(guard: ScriptedGuard) -> None:
 
 
 async def test_a_failing_guard(guard: ScriptedGuard) -> None:
-    listed = models._model_names
+    listed = models._models
 
-    async def listing(url: str, token: str | None) -> frozenset[str]:
+    async def listing(url: str, token: str | None) -> dict[str, str | None]:
         """The list is asked for before the faults begin, as a server's that breaks only under load."""
         guard.clear_faults()
         names = await listed(url, token)
@@ -66,7 +66,7 @@ async def test_a_failing_guard(guard: ScriptedGuard) -> None:
         return names
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(models, "_model_names", listing)
+        patch.setattr(models, "_models", listing)
         found = await examine(guard.url)
     assert found.level is Level.FAIL
     assert "no probe text" in found.message
