@@ -19,6 +19,7 @@ from benchmarks.processes import Program
 from benchmarks.stack import Stack
 from sentinel.embedded.scripted_guard import MODEL
 from sentinel.settings import Consumer
+from sentinel.store.engine import libpq_url
 from sentinel.store.migrate import migrate
 
 IN_FLIGHT: Final[int] = Consumer().in_flight
@@ -101,7 +102,9 @@ async def daemon(
     config = folder / f"{name}.yaml"
     config.write_text(yaml.safe_dump(settings))
     command = [str(Path(sys.executable).with_name("sentinel")), "run", "--config", str(config)]
-    connection = await asyncpg.connect(_libpq(url), server_settings={"max_parallel_workers_per_gather": "0"})
+    connection = await asyncpg.connect(
+        libpq_url(url), server_settings={"max_parallel_workers_per_gather": "0"}
+    )
     try:
         ledger = PostgresLedger(connection, stack.postgres_pid)
         async with Program("sentinel", command, folder / f"{name}.log", cwd=folder, grace=60) as program:
@@ -175,7 +178,7 @@ async def _settled(count: Counter, check: Callable[[], None]) -> None:
 async def _expect_commit(running: Daemon) -> None:
     """Wait until the group has committed the whole topic; `BenchmarkError` when it does not."""
     clock = asyncio.get_running_loop().time
-    deadline = clock() + 20
+    deadline = clock() + 60
     while True:
         committed, written = await running.load.committed(running.topic, running.topic)
         if committed == written:
@@ -202,7 +205,3 @@ async def _administer(stack: Stack, statement: str) -> None:
         await connection.execute(statement)
     finally:
         await connection.close()
-
-
-def _libpq(url: str) -> str:
-    return url.replace("postgresql+asyncpg://", "postgresql://")

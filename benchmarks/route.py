@@ -35,6 +35,7 @@ from producers.route.aliases import litellm_config
 from sentinel.embedded.broker import EmbeddedBroker
 from sentinel.embedded.postgres import EmbeddedPostgres
 from sentinel.settings import load
+from sentinel.store.engine import libpq_url
 from sentinel.store.migrate import migrate
 from sentinel.store.promotions import Promoted
 
@@ -184,7 +185,7 @@ async def database(folder: Path, stack: AsyncExitStack) -> str:
     """A migrated database in which the adapter is promoted."""
     server = stack.enter_context(EmbeddedPostgres(folder / "postgres", durable=False))
     await migrate(server.url)
-    connection = await asyncpg.connect(server.url.replace("+asyncpg", ""))
+    connection = await asyncpg.connect(libpq_url(server.url))
     try:
         await connection.execute(
             "INSERT INTO adapters (adapter, served_model, path, weights_sha256, manifest)"

@@ -14,6 +14,7 @@ import asyncpg
 from benchmarks.harness import PostgresLedger
 from benchmarks.load import Load
 from sentinel.embedded.postgres import EmbeddedPostgres
+from sentinel.store.engine import libpq_url
 from tests.support.kafka_server import KafkaServer, why_no_kafka
 
 
@@ -31,7 +32,7 @@ class Stack:
     @property
     def dsn(self) -> str:
         """The database as asyncpg and libpq write it."""
-        return self.postgres.url.replace("postgresql+asyncpg://", "postgresql://")
+        return libpq_url(self.postgres.url)
 
     @property
     def postgres_pid(self) -> int:

@@ -20,6 +20,7 @@ from pydantic import SecretStr, ValidationError
 from sentinel.embedded.stack import BASE_NAME, GUARD_NAME, JUDGE_NAME, TOPIC, External
 from sentinel.errors import CommandError
 from sentinel.settings import Database, Kafka
+from sentinel.store.engine import libpq_url
 
 Changes = dict[str, dict[str, object]]
 """Settings, section by section."""
@@ -114,7 +115,7 @@ def _database(url: str) -> str:
 
 async def _is_empty(url: str) -> None:
     try:
-        conn = await asyncpg.connect(url.replace("+asyncpg", "", 1), timeout=_LIMIT_S)
+        conn = await asyncpg.connect(libpq_url(url), timeout=_LIMIT_S)
     except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, ValueError) as error:
         raise CommandError(
             f"--database-url: the database cannot be opened ({type(error).__name__}); check address, account and"

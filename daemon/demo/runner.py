@@ -26,6 +26,7 @@ from daemon.demo.stage import Stage
 from sentinel.clock import Clock
 from sentinel.embedded.stack import EmbeddedStack, External
 from sentinel.errors import FatalError
+from sentinel.store.engine import libpq_url
 from sentinel.store.migrate import migrate
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ async def run(options: DemoOptions, *, clock: Clock, console: Console) -> Path:
         await migrate(stack.database_url)
         supervising = asyncio.create_task(stack.supervise(), name="supervise")
         async with Children(folder, config) as children:
-            conn = await asyncpg.connect(_dsn(stack.database_url))
+            conn = await asyncpg.connect(libpq_url(stack.database_url))
             try:
                 with Live(console=console, refresh_per_second=4, transient=False) as live:
                     stage = Stage(stack, children, conn, folder, clock, live)
@@ -99,10 +100,6 @@ def _folder(path: Path) -> Path:
     # PostgreSQL runs as another account under root and must reach its folder.
     folder.chmod(0o755)
     return folder
-
-
-def _dsn(url: str) -> str:
-    return url.replace("postgresql+asyncpg://", "postgresql://")
 
 
 async def _report(

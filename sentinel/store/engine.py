@@ -44,6 +44,14 @@ def driver_url(url: str) -> str:
     return f"{DRIVER}://{rest}"
 
 
+def libpq_url(url: str) -> str:
+    """The same address for asyncpg itself and for libpq's programs, which know no SQLAlchemy driver.
+
+    Raises ConfigurationError as `driver_url` does.
+    """
+    return driver_url(url).replace(DRIVER, "postgresql", 1)
+
+
 def create_engine(database: Database) -> AsyncEngine:
     """An engine over asyncpg; it connects when first used, in UTC whatever the server's default is.
 

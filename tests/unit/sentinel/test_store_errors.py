@@ -11,7 +11,7 @@ from sqlalchemy.pool import AsyncAdaptedQueuePool
 
 from sentinel.errors import ConfigurationError
 from sentinel.settings import Database
-from sentinel.store.engine import ErrorClass, classify, create_engine, driver_url
+from sentinel.store.engine import ErrorClass, classify, create_engine, driver_url, libpq_url
 
 
 def _with_constraint(name: str | None) -> asyncpg.CheckViolationError:
@@ -87,6 +87,12 @@ def test_urls() -> None:
     with pytest.raises(ConfigurationError) as caught:
         driver_url("mysql://u:secret@h/d")
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("scheme", ["postgresql+asyncpg", "postgresql", "postgres"])
+def test_asyncpg_itself_knows_no_driver_in_an_address(scheme: str) -> None:
+    rest = "u:postgresql%2Basyncpg:p%40@h:1/d?ssl=require"
+    assert libpq_url(f"{scheme}://{rest}") == f"postgresql://{rest}"
 
 
 async def test_an_engine_connects_when_first_used() -> None:
