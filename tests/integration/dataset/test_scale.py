@@ -35,8 +35,8 @@ SELECT id, id, id, 1, 'main', jsonb_build_array(jsonb_build_object('role', 'user
 async def test_collecting_does_not_hang_on_statistics(traffic: Traffic, settings: Settings) -> None:
     await ensure_partitions(traffic.conn, DAY, 30)
     await traffic.conn.execute(FILL)
-    # A second or two; with a join of everything with everything it took minutes.
-    async with asyncio.timeout(30):
+    # A second or two on a machine of its own; with a join of everything with everything it took minutes there.
+    async with asyncio.timeout(120):
         collected = await collected_for(traffic.conn, "main", settings)
     assert len(collected.valid) + len(collected.dropped) == PAIRS
     assert set(collected.dropped.values()) <= {Drop.RESERVED}

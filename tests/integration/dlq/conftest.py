@@ -72,7 +72,7 @@ class Program:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
         )
-        out, err = await asyncio.wait_for(process.communicate(answer.encode()), 60)
+        out, err = await asyncio.wait_for(process.communicate(answer.encode()), 180)
         assert process.returncode is not None
         return Ran(process.returncode, out, err.decode())
 

@@ -148,7 +148,7 @@ async def test_a_flood_halts_and_resume_lets_it_go_on(
             consumer={"bad_consecutive": 20, "halt_check_s": 0.2},
         )  # fmt: skip
         async with running(settings) as service:
-            await wait_until(lambda: any(t.halted for t in service.intake.loop.owned), timeout=30)
+            await wait_until(lambda: any(t.halted for t in service.intake.loop.owned), timeout=60)
             halted = (await sentinel("dlq", "list", "--json", "--limit", "1")).json["halted"]
             assert [(one["topic"], one["halted"]) for one in halted] == [(topic, "flood")]
             foreign = await sentinel("offsets", "reset", topic, "0", "--to", "latest", "--yes")
@@ -181,7 +181,7 @@ async def test_a_topic_made_anew_is_read_after_a_reset(
         )  # fmt: skip
         async with running(settings) as service:
             await wait_until(
-                lambda: any(t.halted == "foreign" for t in service.intake.loop.owned), timeout=30
+                lambda: any(t.halted == "foreign" for t in service.intake.loop.owned), timeout=60
             )
             resumed = await sentinel("dlq", "resume", topic, "0", "--allow", "5")
             assert (resumed.status, "offsets reset" in resumed.err) == (2, True)
@@ -194,7 +194,7 @@ async def test_a_topic_made_anew_is_read_after_a_reset(
             reset = await sentinel("offsets", "reset", topic, "0", "--to", "4", "--yes", "--actor", "bob")
             assert reset.status == 0, reset.err
             assert "from offset 4 as incarnation 1" in reset.text
-            await wait_until(lambda: [t.next_offset for t in service.intake.loop.owned] == [10], timeout=30)
+            await wait_until(lambda: [t.next_offset for t in service.intake.loop.owned] == [10], timeout=60)
     async with connect() as conn:
         assert await conn.fetchval("SELECT count(*) FROM interactions") == 6
         assert await halts.read_halts(conn) == []

@@ -45,12 +45,9 @@ def consumer(bootstrap: str, topic: str, group: str, **changes: Any) -> AIOKafka
 async def test_one_member_reads_seeks_and_commits(embedded_broker: Embedded, instance: str | None) -> None:
     topic = embedded_broker.create_topic(partitions=3)
     embedded_broker.produce(topic, [Record(b"%d" % n, partition=n % 3) for n in range(300)])
-    started = time.monotonic()
     member = consumer(embedded_broker.bootstrap, topic, "group", group_instance_id=instance)
     await member.start()
     try:
-        # The default delay of a first rebalance alone is 3 s.
-        assert time.monotonic() - started < 3
         partitions = [TopicPartition(topic, number) for number in range(3)]
         assert member.assignment() == set(partitions)
         assert await member.beginning_offsets(partitions) == dict.fromkeys(partitions, 0)
@@ -66,6 +63,23 @@ async def test_one_member_reads_seeks_and_commits(embedded_broker: Embedded, ins
         assert await member.committed(partitions[0]) == 77
     finally:
         await member.stop()
+
+
+async def test_a_first_member_does_not_wait_for_others(embedded_broker: Embedded) -> None:
+    """The library's default delay of a first rebalance alone is 3 s; one of five may meet other work of the machine."""
+    topic = embedded_broker.create_topic(partitions=1)
+    took = []
+    for number in range(5):
+        member = consumer(embedded_broker.bootstrap, topic, f"group-{number}")
+        began = time.monotonic()
+        try:
+            await member.start()
+            took.append(time.monotonic() - began)
+        finally:
+            await member.stop()
+        if took[-1] < 3:
+            return
+    pytest.fail(f"groups were joined after {took} s")
 
 
 async def test_an_idempotent_producer_writes_each_record_once(embedded_broker: Embedded) -> None:
@@ -127,10 +141,10 @@ async def test_no_rebalance_a_group_cannot_be_joined_again_but_a_fresh_one_can(
         finally:
             await member.stop()
 
-    assert await asyncio.wait_for(read("first"), 5) == b"x"
+    assert await asyncio.wait_for(read("first"), 60) == b"x"
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(read("first"), 8)
-    assert await asyncio.wait_for(read("second"), 5) == b"x"
+    assert await asyncio.wait_for(read("second"), 60) == b"x"
 
 
 def test_no_restart_another_address_another_identity_and_no_records() -> None:
@@ -195,4 +209,4 @@ async def test_the_process_ends_with_a_killed_owner(tmp_path: Path) -> None:
         # A container without an init leaves it a zombie.
         return not broker.is_running() or broker.status() == psutil.STATUS_ZOMBIE
 
-    await wait_until(ended, timeout=10)
+    await wait_until(ended, timeout=60)

@@ -43,7 +43,7 @@ def server(folder: Path) -> Iterator[EmbeddedPostgres]:
 
 
 async def execute(server: EmbeddedPostgres, statement: str) -> None:
-    connection = await asyncpg.connect(libpq_url(server.url), timeout=10)
+    connection = await asyncpg.connect(libpq_url(server.url), timeout=60)
     try:
         await connection.execute(statement)
     finally:
@@ -51,7 +51,7 @@ async def execute(server: EmbeddedPostgres, statement: str) -> None:
 
 
 async def fetch(server: EmbeddedPostgres, query: str) -> object:
-    connection = await asyncpg.connect(libpq_url(server.url), timeout=10)
+    connection = await asyncpg.connect(libpq_url(server.url), timeout=60)
     try:
         return await connection.fetchval(query)
     finally:
@@ -72,11 +72,12 @@ def owner(folder: Path) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
 
 def servers_of(folder: Path) -> list[int]:
     """The postmasters that work on ``folder``."""
-    found = []
-    for process in psutil.process_iter(["name", "cmdline"]):
+    found = {}
+    for process in psutil.process_iter(["name", "cmdline", "ppid"]):
         if process.info["name"] == "postgres" and str(folder / "data") in (process.info["cmdline"] or []):
-            found.append(process.pid)
-    return found
+            found[process.pid] = process.info["ppid"]
+    # A child that was forked a moment ago still has its postmaster's command line.
+    return [pid for pid, parent in found.items() if parent not in found]
 
 
 async def test_rows_and_address_survive_a_restart(server: EmbeddedPostgres) -> None:
@@ -133,7 +134,7 @@ async def test_the_server_ends_with_a_killed_owner_and_its_rows_stay(folder: Pat
     with owner(folder) as (process, pid):
         assert servers_of(folder) == [pid]
         process.kill()
-        await wait_until(lambda: not servers_of(folder), timeout=20)
+        await wait_until(lambda: not servers_of(folder), timeout=60)
     async with EmbeddedPostgres(folder) as server:
         assert await fetch(server, "SELECT current_database()") == "sentinel"
 

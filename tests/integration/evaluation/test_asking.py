@@ -43,7 +43,7 @@ class Server(ScriptedServer):
 
 
 def options(server: Server, **changes: object) -> AskOptions:
-    quick = {"retry_base": 0.001, "retry_cap": 0.002, "timeout": 5.0}
+    quick = {"retry_base": 0.001, "retry_cap": 0.002, "timeout": 60.0}
     return AskOptions(base_url=f"{server.url}/v1", **quick | changes)  # type: ignore[arg-type]
 
 

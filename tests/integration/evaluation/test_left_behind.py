@@ -27,7 +27,7 @@ async def killed(personas: Personas, runs_dir: Path, out: Path, candidate: str) 
         *(orjson.dumps(made).decode(), str(out), candidate, "30"),
         cwd=ROOT,
     )
-    assert await asyncio.wait_for(process.wait(), 60) == -signal.SIGKILL
+    assert await asyncio.wait_for(process.wait(), 240) == -signal.SIGKILL
 
 
 async def test_the_resumed_run_loads_its_candidate_anew_and_unloads_it(

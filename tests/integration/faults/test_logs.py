@@ -22,7 +22,7 @@ from tests.support.postgres import libpq_url
 from tests.support.service import caught_up, running, settings_for
 from tests.support.waiting import wait_until
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(300)
 
 
 async def _topic(
@@ -37,7 +37,7 @@ async def _topic(
 async def _made_anew(broker: Broker, topic: str, partitions: int = 1) -> None:
     await asyncio.to_thread(broker.delete_topic, topic)
     admin = AdminClient({"bootstrap.servers": broker.bootstrap, "log_level": 4})
-    await wait_until(lambda: topic not in admin.list_topics(timeout=10).topics, timeout=20, interval=0.2)
+    await wait_until(lambda: topic not in admin.list_topics(timeout=60).topics, timeout=60, interval=0.2)
     await asyncio.to_thread(broker.create_topic, topic, partitions=partitions)
 
 
@@ -54,7 +54,7 @@ async def test_a_topic_made_anew_halts_until_an_operator_resets_it(
     await asyncio.to_thread(broker.produce, topic, many(records_after, start=1000))
 
     async with running(settings) as service:
-        await wait_until(lambda: [t.halted for t in service.intake.loop.owned] == ["foreign"], timeout=30)
+        await wait_until(lambda: [t.halted for t in service.intake.loop.owned] == ["foreign"], timeout=60)
         assert not service._ready().ok
         assert (await account(database_url, topic)).records == 100
         conn = await asyncpg.connect(libpq_url(database_url))
@@ -74,7 +74,7 @@ async def test_a_topic_made_anew_halts_until_an_operator_resets_it(
             )
             return bool(sums == records_after)
 
-        await wait_until(passed, timeout=30, interval=0.1)
+        await wait_until(passed, timeout=60, interval=0.1)
         rows = await conn.fetch(
             "SELECT incarnation, n::int AS n FROM partition_outcomes ORDER BY incarnation"
         )
@@ -101,7 +101,7 @@ async def test_an_embedded_broker_that_started_anew_is_adopted_and_a_real_one_ne
             if start == 1:
                 async with running(settings) as service:
                     await wait_until(
-                        lambda: [t.halted for t in service.intake.loop.owned] == ["foreign"] * 2, timeout=30
+                        lambda: [t.halted for t in service.intake.loop.owned] == ["foreign"] * 2, timeout=60
                     )
                 await conn.execute("UPDATE consumer_offsets SET cluster_id = 'real' WHERE partition = 1")
                 adopted = await offsets.adopt_volatile_log(
@@ -116,7 +116,7 @@ async def test_an_embedded_broker_that_started_anew_is_adopted_and_a_real_one_ne
                     owned = service.intake.loop.owned
                     return sorted((t.partition.partition, t.halted) for t in owned) == expected
 
-                await wait_until(looked_at, timeout=30)
+                await wait_until(looked_at, timeout=60)
                 ends = broker.client.end_offsets("llm.events", 2)
                 read = [0] if start else [0, 1]
 
@@ -128,7 +128,7 @@ async def test_an_embedded_broker_that_started_anew_is_adopted_and_a_real_one_ne
                     )
                     return bool(sums == wanted)
 
-                await wait_until(passed, timeout=30, interval=0.1)
+                await wait_until(passed, timeout=60, interval=0.1)
             broker.close()
     said = await conn.fetch("SELECT subject FROM audit_log WHERE action = 'adopt a new embedded broker'")
     await conn.close()
@@ -152,7 +152,7 @@ async def test_compressed_records_are_read(
         )
         for value in many(40):
             producer.produce(topic, value, partition=0)
-        assert producer.flush(30) == 0
+        assert producer.flush(60) == 0
 
     await asyncio.to_thread(compressed)
     async with running(settings) as service:
@@ -173,7 +173,7 @@ async def test_records_that_the_log_dropped_are_a_gap(
     await asyncio.to_thread(broker.produce, topic, many(100, start=50))
     admin = AdminClient({"bootstrap.servers": broker.bootstrap, "log_level": 4})
     for future in admin.delete_records([TopicPartition(topic, 0, 90)]).values():
-        await asyncio.to_thread(future.result, 20)
+        await asyncio.to_thread(future.result, 60)
     async with running(settings) as service:
         await caught_up(service, 150)
         assert b"sentinel_offset_gap_records_total 40.0" in service.metrics.exposition()[0]
@@ -198,11 +198,11 @@ async def test_records_dropped_while_running_are_a_gap(
         update={"consumer": settings.consumer.model_copy(update={"in_flight": 4, "span_factor": 1})}
     )
     async with running(settings) as service:
-        await wait_until(lambda: service.intake.scorer.in_flight > 0, timeout=20)
+        await wait_until(lambda: service.intake.scorer.in_flight > 0, timeout=60)
         await asyncio.to_thread(broker.produce, topic, many(20_000, start=20))
         admin = AdminClient({"bootstrap.servers": broker.bootstrap, "log_level": 4})
         for future in admin.delete_records([TopicPartition(topic, 0, 20_000)]).values():
-            await asyncio.to_thread(future.result, 20)
+            await asyncio.to_thread(future.result, 60)
         guard.clear_faults()
         await caught_up(service, 20_020, timeout=60)
     found = await account(database_url, topic)
@@ -225,16 +225,16 @@ async def test_transaction_markers_are_holes_and_aborted_records_are_not_read(
                 "log_level": 4,
             }
         )
-        producer.init_transactions(30)
+        producer.init_transactions(60)
         for number in range(6):
             producer.begin_transaction()
             for value in many(10, start=number * 10):
                 producer.produce(topic, value, partition=0)
-            producer.flush(30)  # what was never sent would not be there to abort
+            producer.flush(60)  # what was never sent would not be there to abort
             if number == 2:
-                producer.abort_transaction(30)
+                producer.abort_transaction(60)
             else:
-                producer.commit_transaction(30)
+                producer.commit_transaction(60)
 
     await asyncio.to_thread(transactions)
     # One more record: holes count when a record behind them is passed.

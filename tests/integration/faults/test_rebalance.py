@@ -13,7 +13,7 @@ from tests.support.events import many
 from tests.support.service import running, settings_for
 from tests.support.waiting import wait_until
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = pytest.mark.timeout(300)
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ async def test_two_daemons_share_and_hand_over(
 
     flow = asyncio.create_task(traffic())
     async with running(settings) as first:
-        await wait_until(lambda: first.intake.loop.ready and len(first.intake.loop.owned) == 6, timeout=30)
+        await wait_until(lambda: first.intake.loop.ready and len(first.intake.loop.owned) == 6, timeout=60)
         async with running(settings) as second:
             await wait_until(
                 lambda: len(first.intake.loop.owned) == 3 and len(second.intake.loop.owned) == 3, timeout=60
@@ -82,7 +82,7 @@ async def test_a_process_that_lost_its_partitions_cannot_write(
         consumer={"halt_check_s": 60.0},
     )
     async with running(settings) as service:
-        await wait_until(lambda: service.intake.loop.ready, timeout=30)
+        await wait_until(lambda: service.intake.loop.ready, timeout=60)
         conn = await asyncpg.connect(libpq_url(database_url))
         await conn.execute(
             "UPDATE consumer_offsets SET epoch = epoch + 1, owner = 'thief' WHERE partition = 0"
@@ -92,7 +92,7 @@ async def test_a_process_that_lost_its_partitions_cannot_write(
         async def passed() -> bool:
             return (await account(database_url, topic)).records >= 200
 
-        await wait_until(passed, timeout=30, interval=0.1)
+        await wait_until(passed, timeout=60, interval=0.1)
         epoch = await conn.fetchval("SELECT epoch FROM consumer_offsets WHERE partition = 0")
         await conn.close()
     assert epoch == 3

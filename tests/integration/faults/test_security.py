@@ -16,7 +16,7 @@ from tests.support.security import Security
 from tests.support.service import caught_up, running, settings_for
 from tests.support.waiting import wait_until
 
-pytestmark = [pytest.mark.kafka, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.kafka, pytest.mark.timeout(300)]
 
 
 def _sasl(security: Security, mechanism: str) -> dict[str, Any]:
@@ -62,7 +62,7 @@ async def test_events_and_findings_pass_a_secured_listener(
         # Each finding leaves as our document and as an OpenTelemetry event.
         await wait_until(
             lambda: b'sentinel_outbox_sent_total{output="findings"} 8.0' in service.metrics.exposition()[0],
-            timeout=30,
+            timeout=60,
         )
     found = await account(database_url, topic)
     assert_sums(found, records=40)
@@ -84,5 +84,5 @@ async def test_a_wrong_password_keeps_the_daemon_from_getting_ready(
     # The client library does not tell a refused password from a broker that is away, and a password may be being
     # changed: the daemon says what is wrong and tries again.
     async with running(settings) as service:
-        await wait_until(lambda: "cannot reach Kafka" in str(service._ready().problems), timeout=30)
+        await wait_until(lambda: "cannot reach Kafka" in str(service._ready().problems), timeout=60)
         assert "wrong" not in str(service._ready())

@@ -34,7 +34,7 @@ async def make(model: ScriptedModel) -> AsyncIterator[Make]:
     made: list[ModelClient] = []
 
     def build(**changes: Any) -> ModelClient:
-        options: dict[str, Any] = {"base_url": model.url, "timeout": 5.0} | changes
+        options: dict[str, Any] = {"base_url": model.url, "timeout": 60.0} | changes
         made.append(ModelClient(ModelOptions(**options)))
         return made[-1]
 
@@ -133,7 +133,8 @@ async def test_server_errors_are_retried_then_unavailable(model: ScriptedModel, 
 )
 async def test_outages_are_unavailable(model: ScriptedModel, make: Make, fault: str) -> None:
     model.set_faults(**{fault: 1.0})
-    client = make(timeout=1.0, retries=0)
+    # Short where it is waited for; else long enough for a machine with other work.
+    client = make(timeout=2.0 if fault == "hang_rate" else 60.0, retries=0)
     with pytest.raises(UnavailableError):
         await client.answer(marks.MODEL, [Message("user", "q")], RULE, 1)
     model.clear_faults()
@@ -142,7 +143,7 @@ async def test_outages_are_unavailable(model: ScriptedModel, make: Make, fault: 
 
 async def test_a_passing_timeout_is_retried(model: ScriptedModel, make: Make) -> None:
     model.set_faults(hang_rate=1.0)
-    client = make(timeout=1.0, retries=1)
+    client = make(timeout=2.0, retries=1)
     asking = asyncio.create_task(client.answer(marks.MODEL, [Message("user", "q")], RULE, 1))
     await wait_until(lambda: model.stats.faults == 1)
     model.clear_faults()

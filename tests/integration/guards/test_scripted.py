@@ -23,14 +23,14 @@ async def test_process_prints_its_address_and_ends_on_sigterm(module: str) -> No
     )
     try:
         assert process.stdout is not None
-        url = (await asyncio.wait_for(process.stdout.readline(), 20)).decode().strip()
+        url = (await asyncio.wait_for(process.stdout.readline(), 120)).decode().strip()
         async with aiohttp.ClientSession() as session:
             async with session.get(url + "/health") as health:
                 assert health.status == 200
             async with session.get(url + "/v1/models") as models:
                 assert (await models.json())["data"][0]["id"].startswith("scripted-")
         process.send_signal(signal.SIGTERM)
-        assert await asyncio.wait_for(process.wait(), 10) == 0
+        assert await asyncio.wait_for(process.wait(), 60) == 0
     finally:
         if process.returncode is None:
             process.kill()

@@ -46,7 +46,7 @@ async def main(url: str, runs_dir: Path, run_id: UUID) -> int:
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
             directory.event("deaf")
         if mode in ("hang", "deaf"):
-            await wait_until((runs_dir / "go").exists, timeout=60)
+            await wait_until((runs_dir / "go").exists, timeout=240)
         await training.finish(conn, run_id, attempt, "succeeded")
     await conn.close()
     return 0

@@ -58,13 +58,13 @@ async def test_a_promotion_does_not_wait_for_training(conn: Conn, database_url: 
     changes = Changes()
     async with working(make_worker(database_url, tmp_path, changes=changes.table())):
         await start_run(conn, settings_for(database_url, tmp_path), "main", actor="test")
-        await wait_until(lambda: list(tmp_path.glob("*/events.jsonl")), timeout=20)
+        await wait_until(lambda: list(tmp_path.glob("*/events.jsonl")), timeout=60)
         wanted = [payload(JobKind.PROMOTE), payload(JobKind.ROLLBACK)]
         for one in wanted:
             assert await jobs.enqueue(conn, one)
-        await wait_until(lambda: len(changes.called) == 2, timeout=20)
+        await wait_until(lambda: len(changes.called) == 2, timeout=60)
         assert sorted(changes.called, key=lambda one: one.kind) == wanted
-        await wait_until(lambda: queue_is(conn, [("train", "picked")]), timeout=20)
+        await wait_until(lambda: queue_is(conn, [("train", "picked")]), timeout=60)
         (tmp_path / "go").touch()
 
 
@@ -79,7 +79,7 @@ async def test_an_outage_repeats_a_promotion_and_a_refusal_ends_it(
     changes = Changes(UnavailableError("no replica answers"), OSError("broken pipe"), CommandError("refused"))
     async with working(make_worker(database_url, tmp_path, changes=changes.table())):
         await jobs.enqueue(conn, payload(JobKind.PROMOTE))
-        await wait_until(lambda: queue_is(conn, []), timeout=20)
+        await wait_until(lambda: queue_is(conn, []), timeout=60)
     assert len(changes.called) == 3
 
 
@@ -91,7 +91,7 @@ async def test_a_freeze_holds_a_promotion_and_a_no_of_the_gate_ends_it(
     changes = Changes(frozen, frozen, PromotionRefusedError(Refusal.GATE, "the gate said 'fail'"))
     async with working(make_worker(database_url, tmp_path, changes=changes.table())):
         await jobs.enqueue(conn, payload(JobKind.PROMOTE))
-        await wait_until(lambda: queue_is(conn, []), timeout=20)
+        await wait_until(lambda: queue_is(conn, []), timeout=60)
     assert len(changes.called) == 3
 
 
@@ -99,10 +99,10 @@ async def test_a_fault_stays_visible(conn: Conn, database_url: str, tmp_path: Pa
     changes = Changes(ZeroDivisionError("a fault of ours"))
     async with working(make_worker(database_url, tmp_path, changes=changes.table())):
         await jobs.enqueue(conn, payload(JobKind.ROLLBACK))
-        await wait_until(lambda: queue_is(conn, [("rollback", "failed")]), timeout=20)
+        await wait_until(lambda: queue_is(conn, [("rollback", "failed")]), timeout=60)
         assert await jobs.held(conn) == 1
         assert await jobs.enqueue(conn, payload(JobKind.ROLLBACK)), "it holds nothing up"
-        await wait_until(lambda: len(changes.called) == 2, timeout=20)
+        await wait_until(lambda: len(changes.called) == 2, timeout=60)
 
 
 async def test_a_stop_puts_a_promotion_back(conn: Conn, database_url: str, tmp_path: Path) -> None:
@@ -110,11 +110,11 @@ async def test_a_stop_puts_a_promotion_back(conn: Conn, database_url: str, tmp_p
     changes.hold.clear()
     async with working(make_worker(database_url, tmp_path, changes=changes.table())):
         await jobs.enqueue(conn, payload(JobKind.PROMOTE))
-        await wait_until(lambda: changes.called, timeout=20)
+        await wait_until(lambda: changes.called, timeout=60)
     assert await queued(conn) == [("promote", "queued")]
     again = Changes()
     async with working(make_worker(database_url, tmp_path, changes=again.table())):
-        await wait_until(lambda: queue_is(conn, []), timeout=20)
+        await wait_until(lambda: queue_is(conn, []), timeout=60)
     assert again.called == changes.called
 
 
@@ -123,7 +123,7 @@ async def test_a_trainer_for_one_lane_leaves_the_other(conn: Conn, database_url:
     await start_run(conn, settings_for(database_url, tmp_path), "main", actor="test")
     async with working(make_worker(database_url, tmp_path, changes=changes.table(), lanes=("serve",))):
         await jobs.enqueue(conn, payload(JobKind.PROMOTE))
-        await wait_until(lambda: queue_is(conn, [("train", "queued")]), timeout=20)
+        await wait_until(lambda: queue_is(conn, [("train", "queued")]), timeout=60)
         assert (await jobs.workers(conn, "serve"), await jobs.workers(conn, "train")) == (1, 0)
 
 

@@ -41,7 +41,7 @@ async def sentinel(config: Path, *words: str) -> subprocess.CompletedProcess[str
             capture_output=True,
             text=True,
             check=False,
-            timeout=60,
+            timeout=180,
             env=environment({}),
         )
 

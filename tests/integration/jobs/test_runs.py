@@ -14,6 +14,7 @@ from sentinel.errors import CommandError, PoisonError, StaleAttemptError
 from sentinel.jobs import JobKind, JobPayload
 from sentinel.states import RunState
 from sentinel.store import training
+from tests.support.waiting import wait_until
 
 Conn: TypeAlias = "asyncpg.Connection[Any]"
 
@@ -182,8 +183,8 @@ async def test_workers_are_counted_while_they_live(conn: Conn, other: Conn) -> N
     await jobs.announce_worker(other, "serve")
     assert (await jobs.workers(conn, "serve"), await jobs.workers(conn, "train")) == (1, 0)
     await other.close()
-    for _ in range(200):
-        if await jobs.workers(conn, "serve") == 0:
-            return
-        await asyncio.sleep(0.01)
-    raise AssertionError("a session that has ended is still counted")
+
+    async def forgotten() -> bool:
+        return await jobs.workers(conn, "serve") == 0
+
+    await wait_until(forgotten)

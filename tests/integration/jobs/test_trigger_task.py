@@ -80,7 +80,7 @@ async def running(*tasks: TriggerTask) -> AsyncIterator[None]:
         yield
     finally:
         stop.set()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await asyncio.gather(*started)
 
 

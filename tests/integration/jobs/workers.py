@@ -65,7 +65,7 @@ async def working(*workers: Worker) -> AsyncIterator[None]:
     """Run workers until the block ends, then stop them as SIGTERM does; what they raise is raised here."""
     tasks = [asyncio.create_task(worker.run()) for worker in workers]
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(90):
             for worker, task in zip(workers, tasks, strict=True):
                 started = asyncio.create_task(worker.started.wait())
                 await asyncio.wait([started, task], return_when=asyncio.FIRST_COMPLETED)
@@ -76,7 +76,7 @@ async def working(*workers: Worker) -> AsyncIterator[None]:
     finally:
         for worker in workers:
             worker.stop()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(90):
             await asyncio.gather(*tasks)
 
 
@@ -100,14 +100,14 @@ class WorkerProcess:
     def kill(self) -> None:
         """As the kernel does when memory runs out."""
         self._process.kill()
-        self._process.wait(10)
+        self._process.wait(60)
 
     def end(self) -> int:
         """SIGTERM, and the exit status."""
         if self._process.poll() is None:
             self._process.send_signal(signal.SIGTERM)
         try:
-            return self._process.wait(20)
+            return self._process.wait(90)
         finally:
             if self._process.poll() is None:
                 self.kill()

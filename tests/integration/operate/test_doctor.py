@@ -38,7 +38,7 @@ async def doctor(
             capture_output=True,
             text=True,
             check=False,
-            timeout=120,
+            timeout=240,
             env=environment(settings) | variables,
         )
 

@@ -68,14 +68,14 @@ def problems(found: list[Finding]) -> list[Finding]:
 
 async def test_a_sound_cluster_has_no_problem(kafka: ApacheKafka) -> None:
     topics = make_topics(kafka)
-    before = kafka.client.admin.list_topics(timeout=10).topics.keys()
+    before = kafka.client.admin.list_topics(timeout=60).topics.keys()
     found = await examine(settings(kafka.bootstrap, topics))
     assert problems(found) == []
     assert kafka.cluster_id() in named(found, Level.OK, "cluster ").message
     named(found, Level.OK, "0 member(s)")
     # One broker can keep one copy, and that is said of every topic.
     assert sum("one copy of each partition" in f.message for f in found) == 4
-    assert kafka.client.admin.list_topics(timeout=10).topics.keys() == before, "looking makes no topic"
+    assert kafka.client.admin.list_topics(timeout=60).topics.keys() == before, "looking makes no topic"
 
 
 async def test_the_embedded_broker_is_called_not_durable() -> None:
@@ -272,7 +272,7 @@ async def test_records_that_expired_unread(kafka: ApacheKafka, database_url: str
     partition = max(ends, key=lambda number: ends[number])
     admin = AdminClient({"bootstrap.servers": kafka.bootstrap})
     for done in admin.delete_records([TopicPartition(topic, partition, ends[partition])]).values():
-        done.result(10)
+        done.result(60)
     await add_position(database_url, topic, partition, 0)
     found = await lag(database_url, settings(kafka.bootstrap, topics))
     named(found, Level.WARN, f"{ends[partition]} records expired unread")

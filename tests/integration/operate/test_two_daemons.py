@@ -18,7 +18,7 @@ PARTITIONS = 4
 UNSAFE_EVERY = 8
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(300)
 async def test_a_stop_with_requests_under_way_loses_and_doubles_nothing(
     settings: dict[str, str], kafka: ApacheKafka, guard: ScriptedGuard, start_daemon: StartDaemon
 ) -> None:
@@ -50,7 +50,7 @@ async def test_a_stop_with_requests_under_way_loses_and_doubles_nothing(
         await daemon.until(f"STATUS=ready: {PARTITIONS // 2} partitions", timeout=60)
     flow = asyncio.create_task(traffic())
     try:
-        await wait_until(every_partition_is_behind, timeout=30)
+        await wait_until(every_partition_is_behind, timeout=60)
         leaving.signal()
         assert await leaving.wait() == 0, leaving.output
         await staying.until(f"STATUS=ready: {PARTITIONS} partitions", timeout=60)

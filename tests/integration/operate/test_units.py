@@ -30,7 +30,7 @@ def units(tmp_path: Path) -> Path:
 def analyze(*arguments: object) -> subprocess.CompletedProcess[str]:
     assert shutil.which("systemd-analyze"), "scripts/system-packages installs it"
     return subprocess.run(
-        ["systemd-analyze", *map(str, arguments)], capture_output=True, text=True, check=False, timeout=60
+        ["systemd-analyze", *map(str, arguments)], capture_output=True, text=True, check=False, timeout=180
     )
 
 
@@ -129,7 +129,7 @@ def test_every_unit_starts_a_command_that_exists(units: Path) -> None:
     for command, *words in started:
         assert Path(command) == SENTINEL
         shown = subprocess.run(
-            [command, *words, "--help"], capture_output=True, text=True, check=False, timeout=60
+            [command, *words, "--help"], capture_output=True, text=True, check=False, timeout=180
         )
         assert shown.returncode == 0, shown.stderr
         assert " ".join(["sentinel", *words]) in shown.stdout
@@ -141,7 +141,7 @@ def test_the_command_writes_them(tmp_path: Path) -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=180,
         env=environment({}),
     )
     assert result.returncode == 0, result.stderr
@@ -186,7 +186,7 @@ def test_the_process_lives_without_writable_and_executable_memory() -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=180,
         env=environment({}),
     )
     if result.returncode == 77:

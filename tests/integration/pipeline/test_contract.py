@@ -138,7 +138,7 @@ async def _outage(settings: Settings, guard: ScriptedGuard, database_url: str, t
                 # The cause, not that a probe failed.
                 return answer.status == 503 and "the guard answered 500" in str(await answer.json())
 
-        await wait_until(closed, timeout=30)
+        await wait_until(closed, timeout=60)
         await asyncio.sleep(2)
         async with client.get(f"{url}/healthz") as answer:
             assert answer.status == 200

@@ -38,12 +38,12 @@ async def send(server: KafkaServer, topic: str, protocol: str, values: dict[str,
         {
             "bootstrap_servers": server.listeners[protocol],
             "security": {"protocol": protocol, **values},
-            "request_timeout_ms": 5000,
+            "request_timeout_ms": 30000,
         }
     )
     producer = make_producer(kafka, role="test")
     try:
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(60):
             await producer.start()
             await producer.send_and_wait(topic, protocol.encode())
     finally:

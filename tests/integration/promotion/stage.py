@@ -46,7 +46,7 @@ def settings_of(
                     "replicas": tuple(replica.url for replica in replicas),
                 }
             },
-            "promotion": {"mode": "auto", "probe_timeout_s": 20.0, "unload_grace_s": 0.0, **promotion},
+            "promotion": {"mode": "auto", "probe_timeout_s": 60.0, "unload_grace_s": 0.0, **promotion},
         }
     )
 

@@ -49,7 +49,7 @@ async def test_promotions_and_rollbacks_reach_the_topic_in_order(
         await promote(connect, settings, MODEL, "b", actor="test")
         await rollback(connect, settings, MODEL, actor="test", reason="worse")
         relay.wake()
-        await wait_until(lambda: metrics.sent_rows[topic] >= 3, 20)
+        await wait_until(lambda: metrics.sent_rows[topic] >= 3, 60)
     finally:
         stop.set()
         with suppress(asyncio.CancelledError):

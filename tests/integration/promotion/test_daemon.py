@@ -64,7 +64,7 @@ async def test_from_the_promotion_to_the_rollback(
                 lambda: all(
                     metric("sentinel_replica_state", replica=replica.url) == 1 for replica in replicas
                 ),
-                20,
+                60,
             )
             sent = [event(n, "assistant", unsafe=n < 2) for n in range(100)]
             sent += [event(n, BASE) for n in range(100, 110)]
@@ -72,7 +72,7 @@ async def test_from_the_promotion_to_the_rollback(
             await caught_up(service, 110)
             async with connections(settings) as connect:
                 await promote(connect, settings, MODEL, "ada-1", actor="test")
-            await wait_until(lambda: metric("sentinel_promotion_generation", served_model=MODEL) == 1, 10)
+            await wait_until(lambda: metric("sentinel_promotion_generation", served_model=MODEL) == 1, 60)
 
             sent = [event(200, "assistant", served_by=BASE)]
             sent += [event(201, "assistant"), event(202, "ada-1"), event(203, "unknown")]
@@ -82,20 +82,20 @@ async def test_from_the_promotion_to_the_rollback(
 
             # A replica that restarts is brought back without anybody asking.
             replicas[1].restart()
-            await wait_until(lambda: "ada-1" in replicas[1].loaded, 10)
+            await wait_until(lambda: "ada-1" in replicas[1].loaded, 60)
             assert service._ready().facts["replicas"] == dict.fromkeys((r.url for r in replicas), "ok")
 
             async def asked() -> bool:
                 return bool(await stage.fetch("SELECT FROM pgqueuer.pgqueuer"))
 
-            await wait_until(asked, 10)
+            await wait_until(asked, 60)
             ((payload,),) = await stage.fetch("SELECT payload FROM pgqueuer.pgqueuer")
             job = msgspec.json.decode(payload, type=JobPayload)
             assert job == JobPayload(kind=JobKind.ROLLBACK, run_id=run_id, served_model=MODEL)
             change = await run_rollback(settings, job)
             assert change is not None
             assert change.adapter is None
-            await wait_until(lambda: metric("sentinel_promotion_generation", served_model=MODEL) == 2, 10)
+            await wait_until(lambda: metric("sentinel_promotion_generation", served_model=MODEL) == 2, 60)
             await asyncio.to_thread(embedded_broker.produce, topic, [event(300, "assistant")])
             await caught_up(service, 110 + 54 + 1)
 

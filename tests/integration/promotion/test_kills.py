@@ -72,7 +72,7 @@ async def test_its_process_is_killed_after(
         *(sys.executable, "-m", "tests.integration.promotion.killed", _json(stage, replicas), "b", step),
         cwd=ROOT,
     )
-    assert await asyncio.wait_for(process.wait(), 60) == -signal.SIGKILL
+    assert await asyncio.wait_for(process.wait(), 180) == -signal.SIGKILL
     await _legal(stage, STATE_AFTER[step])
     assert (await promote(connect, settings, MODEL, "b", actor="test")).adapter == "b"
     await _finished(stage, settings)

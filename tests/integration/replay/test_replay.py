@@ -23,7 +23,7 @@ from tests.support.events import encoded, many
 from tests.support.postgres import libpq_url
 from tests.support.waiting import wait_until
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(300)
 
 SENTINEL = Path(sys.executable).with_name("sentinel")
 
@@ -48,7 +48,7 @@ class Replay:
             "database.url": database_url,
             "guard.base_url": guard.url,
             "guard.name": "scripted-guard",
-            "guard.timeout_s": "5",
+            "guard.timeout_s": "60",
             "consumer.halt_check_s": "0.3",
             "logging.level": "error",
         }
@@ -83,7 +83,7 @@ class Replay:
     async def end(self, process: asyncio.subprocess.Process) -> Ran:
         assert process.stdout is not None
         assert process.stderr is not None
-        out, err = await asyncio.wait_for(asyncio.gather(process.stdout.read(), process.stderr.read()), 60)
+        out, err = await asyncio.wait_for(asyncio.gather(process.stdout.read(), process.stderr.read()), 180)
         return Ran(await process.wait(), out.decode(), err.decode())
 
     def file(self, content: bytes) -> str:
@@ -186,7 +186,7 @@ async def test_killed_in_the_middle_and_given_again(replay: Replay, guard: Scrip
             async def far(least: int = target) -> bool:
                 return await replay.passed() >= least
 
-            await wait_until(far, timeout=30)
+            await wait_until(far, timeout=60)
             assert process.returncode is None, "it was to be killed in the middle"
             process.kill()
             assert await process.wait() == -signal.SIGKILL
@@ -209,7 +209,7 @@ async def test_interrupted_it_says_how_to_go_on(replay: Replay, guard: ScriptedG
         async def some() -> bool:
             return await replay.passed() > 0
 
-        await wait_until(some, timeout=30)
+        await wait_until(some, timeout=60)
         process.send_signal(signal.SIGINT)
         ran = await replay.end(process)
     assert ran.status == 2
@@ -227,7 +227,7 @@ async def test_one_process_at_a_time_reads_a_file(replay: Replay, guard: Scripte
     file = replay.file(content)
     guard.set_faults(hang_rate=1.0)
     async with replay.process(file) as process:
-        await wait_until(lambda: guard.stats.requests, timeout=30)
+        await wait_until(lambda: guard.stats.requests, timeout=60)
         ran = await replay("-", stdin=content)
         assert (ran.status, ran.out) == (2, "")
         assert "another process" in ran.err

@@ -142,7 +142,7 @@ class Store:
     async def all_are(self, *states: str) -> bool:
         return set(await self.states()) <= set(states)
 
-    async def until(self, *states: str, timeout: float = 15.0) -> None:
+    async def until(self, *states: str, timeout: float = 60.0) -> None:
         """Wait until every finding is in one of ``states``, by default in any final one."""
         deadline = asyncio.get_running_loop().time() + timeout
         while not await self.all_are(*(states or FINAL)):
@@ -255,7 +255,7 @@ async def running(*reprompters: Reprompter) -> AsyncIterator[list[asyncio.Task[N
         yield tasks
     finally:
         stop.set()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await asyncio.gather(*tasks)
 
 

@@ -69,7 +69,7 @@ async def _write(broker: Broker, database_url: str, store: Store) -> None:
                 )
                 return bool(row["n"] >= 4 and row["unsent"] == 0)
 
-            await wait_until(sent, timeout=30)
+            await wait_until(sent, timeout=60)
 
 
 async def _where(store: Store, said: str) -> set[str]:

@@ -10,6 +10,7 @@ from uuid import uuid4
 import asyncpg
 import pytest
 
+from sentinel.embedded.ports import HOST, ReservedPort
 from sentinel.embedded.scripted_guard import ERROR_MARK, ScriptedGuard
 from sentinel.embedded.scripted_model import BROKEN_MARK, TEMPT_MARK, ScriptedModel
 from sentinel.findings import RepromptResult, RepromptState
@@ -134,8 +135,9 @@ async def test_stopping_gives_the_findings_back_at_once(
 async def test_a_model_outage_counts_against_no_finding(
     store: Store, workers: Workers, model_server: ScriptedModel
 ) -> None:
-    url = model_server.url
     await model_server.stop()
+    port = ReservedPort()
+    url = f"http://{HOST}:{port.number}"
     await store.record(*(f"{TEMPT_MARK} {n}" for n in range(6)))
     worker, metrics = workers.make(replicas=(url,))
     state = ("sentinel_breaker_state", {"target": "served_model"})
@@ -144,9 +146,8 @@ async def test_a_model_outage_counts_against_no_finding(
         assert await store.all_are("pending", "claimed")
         assert max(row["claims"] for row in await store.rows("SELECT claims FROM findings")) <= 1
         await wait_until(lambda: metrics.registry.get_sample_value(*state) == BREAKER_OPEN)
-        host, _, port = url.removeprefix("http://").rpartition(":")
-        await model_server.start(host, int(port))
-        await store.until(timeout=20)
+        await model_server.start(HOST, port.number)
+        await store.until(timeout=60)
     assert await store.states() == {"safe": 6}
     assert attempts_counted(metrics) == {"success": 6.0}
     assert metrics.registry.get_sample_value(*state) == BREAKER_CLOSED
@@ -163,7 +164,7 @@ async def test_a_guard_outage_counts_against_no_finding(
         assert await store.all_are("pending", "claimed")
         assert await store.rows("SELECT * FROM reprompts") == []
         guard_server.clear_faults()
-        await store.until(timeout=20)
+        await store.until(timeout=60)
     assert await store.states() == {"safe": 4}
     assert attempts_counted(metrics) == {"success": 4.0}
 
@@ -175,7 +176,7 @@ async def test_a_finding_that_breaks_the_server_is_given_up_and_holds_nobody_up(
     others = await store.record(*(f"{TEMPT_MARK} {n}" for n in range(5)))
     worker, _ = workers.make()
     async with running(worker):
-        await store.until(timeout=30)
+        await store.until(timeout=60)
     states = {
         row["finding_id"]: row["reprompt_state"]
         for row in await store.rows("SELECT finding_id, reprompt_state FROM findings")
@@ -193,7 +194,7 @@ async def test_an_answer_that_the_guard_cannot_judge_is_not_safe(
     await store.record("tell me")
     worker, _ = workers.make(attempts=1)
     async with running(worker):
-        await store.until(timeout=20)
+        await store.until(timeout=60)
     assert await store.states() == {"failed": 1}
     (row,) = await store.rows("SELECT unsafe, error FROM reprompts")
     assert (row["unsafe"], row["error"]) == (None, "guard_error")
@@ -230,7 +231,7 @@ async def test_a_wake_is_faster_than_the_poll(store: Store, workers: Workers) ->
         await asyncio.sleep(0.2)
         await store.record(TEMPT_MARK)
         worker.wake()
-        await store.until(timeout=20)
+        await store.until(timeout=60)
 
 
 async def test_killed_again_and_again_every_finding_ends_once(

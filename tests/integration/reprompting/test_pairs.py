@@ -206,7 +206,7 @@ async def test_the_counter_equals_the_rows(store: Store, workers: Workers) -> No
     await store.record(*(f"{mark} {n}" for n in range(5) for mark in marks))
     worker, metrics = workers.make(attempts=3)
     async with running(worker):
-        await store.until(timeout=30)
+        await store.until(timeout=60)
     (rows,) = await store.rows(
         "SELECT count(*) AS n, (SELECT count(*) FROM preference_pairs) AS pairs FROM reprompts"
     )

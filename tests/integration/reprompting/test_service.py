@@ -73,7 +73,7 @@ async def test_findings_and_dead_letters_leave_and_pairs_are_made(
                     and 'sentinel_outbox_sent_total{output="dead_letters"} 2.0' in body
                 )
 
-            await wait_until(sent, timeout=30)
+            await wait_until(sent, timeout=60)
         assert all(seen.marker for seen in model.seen)
     assert await store.states() == {"safe": 10}
     pairs = await store.rows("SELECT chosen, chosen_generator, rejected_generator FROM preference_pairs")
@@ -114,7 +114,7 @@ async def test_an_outage_of_the_served_model_does_not_stop_monitoring(
         settings = settings_with(broker, topics, database_url, guard, model.url)
         await store.rows("UPDATE findings SET lease_until = NULL")
         async with running(settings):
-            await store.until(timeout=30)
+            await store.until(timeout=60)
     assert await store.states() == {"safe": 20}
     (row,) = await store.rows("SELECT max(claims) AS most FROM findings")
     assert row["most"] == 1

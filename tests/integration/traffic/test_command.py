@@ -17,7 +17,7 @@ from sentinel.embedded.scripted_model import ScriptedModel
 from tests.support.brokers import Broker
 from tests.support.waiting import wait_until
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(300)
 
 NOBODY = "127.0.0.1:1"
 COUNTS = re.compile(r"(\d+) arrived, (\d+) answered, (\d+) failed, (\d+) found no place")

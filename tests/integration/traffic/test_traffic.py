@@ -29,7 +29,7 @@ from sentinel.events import PromptEvent, RawRecord
 from sentinel.settings import Kafka
 from tests.support.brokers import Broker
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(300)
 
 
 async def _records(broker: Broker, topic: str, expected: int) -> list[Any]:
