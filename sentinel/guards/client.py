@@ -18,7 +18,7 @@ from sentinel.errors import GuardOutputError, PoisonError, SlowDownError, Unavai
 from sentinel.events import Message
 from sentinel.guards.base import GuardFailure, GuardGrammar, GuardRequest, Judgement
 from sentinel.guards.observer import Endpoint, Observer, Unobserved, outcome_of
-from sentinel.guards.turns import Turns
+from sentinel.guards.turns import Turns, each
 from sentinel.guards.windows import WindowSize, fits, lengths_of, windows, worst
 from sentinel.guards.wire import PathMissingError, Reply, TimedOutError, Wire, encoded
 from sentinel.ids import guard_id
@@ -30,7 +30,6 @@ PROBE: Final = GuardRequest(Role.PROMPT, (Message("user", "What is the capital o
 EVENT_ATTEMPTS: Final = 3
 """Failures of one text alone, while the probe succeeds, before it is given up as ``guard_error``."""
 
-S = TypeVar("S")
 T = TypeVar("T")
 
 
@@ -117,6 +116,7 @@ class HttpGuard:
         self.stats = GuardStats()
         self._batched: bool | None = None if options.mode == "auto" else options.mode == "batch"
         self._start_lock = asyncio.Lock()
+        self._start_failure = (-1.0, "")
         self._probe_lock = asyncio.Lock()
         self._probed_at = -1.0
         self._probe_result = False
@@ -142,30 +142,42 @@ class HttpGuard:
             UnavailableError: neither endpoint judges a probe text.
             SlowDownError: the server asks for less.
         """
+        asked_at = self._clock.monotonic()
         async with self._start_lock:
             if self._batched is not None:
                 return
-            conversation = encoded(self._grammar.conversation(PROBE))
-            for attempt in range(self._options.attempts):
-                last = attempt + 1 == self._options.attempts
-                try:
-                    await self._exchange("batch", 1, partial(self._wire.batch, b"[" + conversation + b"]", 1))
-                except (PathMissingError, PoisonError):
-                    break
-                except (UnavailableError, GuardOutputError) as error:
-                    if last and isinstance(error, UnavailableError):
-                        raise
-                    await self._back_off(attempt, error)
-                else:
-                    self._batched = True
-                    return
-            # A gateway may answer an unknown path with 404, with 400 or with a page; one answer from the
-            # ordinary endpoint proves that it is the path that is missing and not the model.
+            failed_at, failure = self._start_failure
+            if failed_at > asked_at:
+                # Else every waiting batch would find out by itself, one time limit after the other.
+                raise UnavailableError(failure)
             try:
-                await self._exchange("single", 1, partial(self._wire.single, conversation))
-            except (PoisonError, GuardOutputError) as error:
-                raise UnavailableError(f"the guard cannot judge a probe text: {error}") from error
-            self._batched = False
+                self._batched = await self._has_batches()
+            except (UnavailableError, SlowDownError) as error:
+                self._start_failure = (self._clock.monotonic(), str(error))
+                raise
+
+    async def _has_batches(self) -> bool:
+        conversation = encoded(self._grammar.conversation(PROBE))
+        for attempt in range(self._options.attempts):
+            last = attempt + 1 == self._options.attempts
+            try:
+                await self._exchange("batch", 1, partial(self._wire.batch, b"[" + conversation + b"]", 1))
+            except (PathMissingError, PoisonError):
+                break
+            except (UnavailableError, GuardOutputError) as error:
+                # A server that hangs takes as long again.
+                if isinstance(error, TimedOutError) or (last and isinstance(error, UnavailableError)):
+                    raise
+                await self._back_off(attempt, error)
+            else:
+                return True
+        # A gateway may answer an unknown path with 404, with 400 or with a page; one answer from the
+        # ordinary endpoint proves that it is the path that is missing and not the model.
+        try:
+            await self._exchange("single", 1, partial(self._wire.single, conversation))
+        except (PoisonError, GuardOutputError) as error:
+            raise UnavailableError(f"the guard cannot judge a probe text: {error}") from error
+        return False
 
     async def aclose(self) -> None:
         """Close connections; calls in flight are the caller's to end first."""
@@ -249,7 +261,7 @@ class HttpGuard:
         if len(requests) <= self._options.max_batch and sum(lengths) <= self._options.max_batch_chars:
             return await self._judge_batch(requests)
         batches = list(self._batches(requests, lengths))
-        results = await self._each(batches, self._judge_batch)
+        results = await each(batches, self._judge_batch, self._options.max_in_flight)
         return [judgement for result in results for judgement in result]
 
     def _batches(
@@ -305,7 +317,7 @@ class HttpGuard:
     async def _one_by_one(self, requests: Sequence[GuardRequest]) -> list[Judgement]:
         if len(requests) == 1:
             return [await self._judge_single(requests[0])]
-        return await self._each(requests, self._judge_single)
+        return await each(requests, self._judge_single, self._options.max_in_flight)
 
     async def _judge_single(self, request: GuardRequest) -> Judgement:
         size = self._options.windows
@@ -340,28 +352,6 @@ class HttpGuard:
         if await self.probe():
             return GuardFailure("guard_error", detail)
         raise UnavailableError(f"the guard failed a text and a probe text: {detail}")
-
-    async def _each(self, items: Sequence[S], work: Callable[[S], Awaitable[T]]) -> list[T]:
-        """``work`` for each item, at most ``max_in_flight`` at once, results in order; one error ends it."""
-        results: dict[int, T] = {}
-        errors: list[UnavailableError | SlowDownError] = []
-        queue = iter(enumerate(items))
-
-        async def worker() -> None:
-            for index, item in queue:
-                if errors:
-                    return
-                try:
-                    results[index] = await work(item)
-                except (UnavailableError, SlowDownError) as error:
-                    errors.append(error)
-
-        async with asyncio.TaskGroup() as group:
-            for _ in range(min(len(items), self._options.max_in_flight)):
-                group.create_task(worker(), name="guard-call")
-        if errors:
-            raise errors[0]
-        return [results[index] for index in range(len(items))]
 
     async def _exchange(self, endpoint: Endpoint, texts: int, call: Callable[[], Awaitable[T]]) -> T:
         """One HTTP exchange, after the wait that the server asked for, within the in-flight limit."""

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Awaitable, Callable, Sequence
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 from sentinel.clock import Clock
-from sentinel.errors import SlowDownError
+from sentinel.errors import SlowDownError, UnavailableError
+
+S = TypeVar("S")
+T = TypeVar("T")
 
 
 class Turns:
@@ -96,3 +100,29 @@ class Turn:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._turns.slots.release()
+
+
+async def each(items: Sequence[S], work: Callable[[S], Awaitable[T]], at_once: int) -> list[T]:
+    """``work`` for each item, at most ``at_once`` of them at a time, results in order.
+
+    Raises the first UnavailableError or SlowDownError of ``work``; no item is begun after it.
+    """
+    results: dict[int, T] = {}
+    errors: list[UnavailableError | SlowDownError] = []
+    queue = iter(enumerate(items))
+
+    async def worker() -> None:
+        for index, item in queue:
+            if errors:
+                return
+            try:
+                results[index] = await work(item)
+            except (UnavailableError, SlowDownError) as error:
+                errors.append(error)
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(min(len(items), at_once)):
+            group.create_task(worker(), name="guard-call")
+    if errors:
+        raise errors[0]
+    return [results[index] for index in range(len(items))]

@@ -110,3 +110,18 @@ async def test_after_a_short_wait_the_probe_is_sent(scripted: ScriptedGuard, mak
         await guard.assess([response("fine")])
     scripted.clear_faults()
     assert await guard.probe()
+
+
+async def test_a_guard_that_hangs_at_the_start_is_known_after_one_time_limit_by_all(
+    scripted: ScriptedGuard, make_guard: MakeGuard
+) -> None:
+    guard = make_guard(mode="auto", total_timeout=2.0)
+    scripted.set_faults(hang_rate=1.0)
+    calls = [guard.assess([response(f"text {n}")]) for n in range(20)]
+    results = await asyncio.gather(*calls, return_exceptions=True)
+    assert all(isinstance(result, UnavailableError) for result in results)
+    assert guard.stats.calls == 1
+    scripted.clear_faults()
+    (said,) = await guard.assess([response("fine")])
+    assert isinstance(said, Assessment)
+    assert guard.batched
