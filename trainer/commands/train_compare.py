@@ -15,6 +15,9 @@ def compare(
         bool, typer.Option("--strict", help="Exit with 1 where B misses a target on the interval's bad side.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="JSON instead of tables.")] = False,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write figures, and what they came from, as JSON.")
+    ] = None,
 ) -> None:
     """Compare the candidates of two evaluations on the prompts that both were asked: McNemar, paired bootstrap.
 
@@ -29,13 +32,33 @@ def compare(
     from trainer.evaluation.run import read_evidence
     from trainer.evaluation.summary import summarise
     from trainer.evaluation.targets import check
+    from trainer.run_directory import replace_file
 
     evidence = beside(read_evidence(first), read_evidence(second))
     summary = summarise(evidence)
+    checked = check(summary)
+    made = {
+        "schema_version": 1,
+        "first": _origin(first),
+        "second": _origin(second),
+        "summary": summary,
+        "targets": checked,
+    }
+    written = msgspec.json.format(msgspec.json.encode(made))
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(out, written)
     if not as_json:
         show(summary, f"{evidence.candidate} beside {evidence.incumbent}", strict=strict)
         return
-    checked = check(summary)
-    typer.echo(msgspec.json.format(msgspec.json.encode({"summary": summary, "targets": checked})).decode())
+    typer.echo(written.decode())
     if strict and not all(one.reached for one in checked):
         raise typer.Exit(1)
+
+
+def _origin(folder: Path) -> dict[str, str]:
+    """Which evaluation, by the hash of its evidence."""
+    from sentinel.digests import sha256_of
+    from trainer.evaluation.run import EVIDENCE
+
+    return {"folder": str(folder.absolute()), "evidence_sha256": sha256_of(folder / EVIDENCE)}

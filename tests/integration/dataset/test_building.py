@@ -128,6 +128,53 @@ async def test_files_manifest_and_tables_agree(
     assert later.fresh == 0
 
 
+async def test_the_next_runs_data_set_holds_the_last_ones_pairs_as_far_as_they_still_hold(
+    traffic: Traffic, base: Base, settings: Settings, tmp_path: Path
+) -> None:
+    """The next adapter is trained from the base: what its data set lacks is forgotten, what is void is not taught."""
+    await fill(traffic, base)
+    first = await build(traffic, base, settings, tmp_path / "first")
+    held = await _pairs_of(traffic, first.dataset_id)
+    await traffic.conn.execute(
+        "INSERT INTO training_runs (run_id, served_model, kind, dataset_id) VALUES ($1, 'main', 'train', $2)",
+        uuid4(),
+        first.dataset_id,
+    )
+    erased, overridden, flipped = [pair for pair in traffic.pairs if pair in held][:3]
+    await traffic.conn.execute(
+        "DELETE FROM findings USING preference_pairs p WHERE p.finding_id = findings.finding_id AND p.pair_id = $1",
+        erased,
+    )
+    await traffic.conn.execute(
+        "INSERT INTO audit_log (actor, action, subject)"
+        " SELECT 'eve', 'finding.override', finding_id::text FROM preference_pairs WHERE pair_id = $1",
+        overridden,
+    )
+    event = await traffic.conn.fetchval("SELECT event_id FROM preference_pairs WHERE pair_id = $1", flipped)
+    await traffic.verdict(event, "safe", score_run=1)
+    known = set(traffic.pairs)
+    base.teach(await traffic.harmful(20, seed=9))
+
+    second = await build(traffic, base, settings, tmp_path / "second")
+    now = await _pairs_of(traffic, second.dataset_id)
+    assert now & held == held - {erased, overridden, flipped}
+    new = now - held
+    assert new - known
+    assert second.fresh == len(new) < second.rows_by_kind["harmful"] == len(now)
+    rows = [
+        {row["pair_id"]: row for name in ("train", "validation") for row in rows_of(tmp_path / part, name)
+         if row["kind"] == "harmful"}
+        for part in ("first", "second")
+    ]  # fmt: skip
+    for pair in map(str, now & held):
+        assert all(rows[0][pair][side] == rows[1][pair][side] for side in ("prompt", "chosen", "rejected"))
+
+
+async def _pairs_of(traffic: Traffic, dataset_id: UUID) -> set[UUID]:
+    rows = await traffic.conn.fetch("SELECT pair_id FROM dataset_pairs WHERE dataset_id = $1", dataset_id)
+    return {row["pair_id"] for row in rows}
+
+
 async def test_the_same_input_and_seed_give_the_same_bytes(
     traffic: Traffic, base: Base, settings: Settings, tmp_path: Path
 ) -> None:

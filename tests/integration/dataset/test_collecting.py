@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 import yaml
@@ -190,13 +190,21 @@ async def test_the_command_counts_what_is_there(traffic: Traffic, database_url: 
     def run(*arguments: str) -> Any:
         return CliRunner().invoke(app, ["--config", str(config), "train", "pairs", *arguments])
 
-    result = await asyncio.to_thread(run, "--json")
+    listed = tmp_path / "pairs.jsonl"
+    result = await asyncio.to_thread(run, "--json", "--out", str(listed))
     assert result.exit_code == 0, result.output
     (found,) = json.loads(result.stdout)
     assert found == {
         "served_model": "main", "stored": 4, "valid": 2, "fresh": 2, "from_adapters": 0,
         "families": {"Fraud": 1, "Violent": 1}, "dropped": {"both_refuse": 1, "flipped": 1}, "min_pairs": 50,
     }  # fmt: skip
+    lines = {UUID(line["pair_id"]): line for line in map(json.loads, listed.read_text().splitlines())}
+    assert lines.keys() == set(traffic.pairs)
+    assert {pair: line["dropped"] for pair, line in lines.items() if line["dropped"]} == {
+        traffic.pairs[2]: "both_refuse", flipped: "flipped",
+    }  # fmt: skip
+    assert UUID(lines[traffic.pairs[0]]["event_id"]) == traffic.events[0]
+    assert "Both?" not in listed.read_text()
     table = await asyncio.to_thread(run, "-m", "main")
     assert "both_refuse 1" in table.stdout
     unknown = await asyncio.to_thread(run, "-m", "nobody")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Iterator
@@ -137,9 +138,15 @@ async def test_the_commands_measure_and_compare(
     assert again.outcomes == candidate.outcomes
 
     compare = ("train", "compare", str(out), str(tmp_path / "two"))
-    status, said = await asyncio.to_thread(sentinel, *compare, "--json")
+    beside = tmp_path / "beside.json"
+    status, said = await asyncio.to_thread(sentinel, *compare, "--json", "--out", str(beside))
     assert status == 0, said
-    compared = json.loads(said)["summary"]["compared"]
+    written = json.loads(beside.read_text())
+    assert written == json.loads(said)
+    for end, folder in (("first", out), ("second", tmp_path / "two")):
+        sha256 = hashlib.sha256((folder / "evidence.json").read_bytes()).hexdigest()
+        assert written[end] == {"folder": str(folder), "evidence_sha256": sha256}
+    compared = written["summary"]["compared"]
     assert {one["against"] for one in compared} == {"incumbent"}
     assert all(one["test"]["first_only"] == one["test"]["second_only"] == 0 for one in compared)
     status, said = await asyncio.to_thread(sentinel, *compare, "--strict")
