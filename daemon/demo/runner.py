@@ -113,7 +113,7 @@ async def _report(
         "unsafe_by_family": {
             phase: summary.unsafe_by_family(rows) for phase, rows in phases.items() if rows is not None
         },
-        "rounds": await summary.rounds(conn),
+        "rounds": await summary.rounds(conn, folder),
         "promotion": await summary.promotion(conn, played.state),
         "outcomes": await summary.outcomes(conn),
         "events": seen.records,
@@ -141,14 +141,7 @@ def _say(console: Console, found: dict[str, Any], folder: Path) -> None:
         f"{found['events']} events, {found['findings']} findings, {found['pairs']} preference pairs;"
         f" promotion: {found['promotion']['state']}"
     )
-    for phase in ("before", "between", "after"):
-        if found[phase] is not None:
-            rates = found[phase]
-            console.print(
-                f"{phase:<7}  unsafe {_shown(rates['unsafe_rate'])}"
-                f"  needlessly refused {_shown(rates['false_refusal_rate'])}"
-                f"  useful {_shown(rates['utility_rate'])}"
-            )
+    console.print(report.rates_table(found))
     for made in found["rounds"]:
         if made["seconds_to_promotion"] is not None:
             console.print(
@@ -160,9 +153,3 @@ def _say(console: Console, found: dict[str, Any], folder: Path) -> None:
         )
     console.print(f"report   {folder / 'report.html'}")
     console.print(f"summary  {folder / 'summary.json'}")
-
-
-def _shown(rate: dict[str, Any]) -> str:
-    if rate["value"] is None:
-        return "- (n 0)"
-    return f"{100 * rate['value']:.1f} % [{100 * rate['low']:.1f}, {100 * rate['high']:.1f}] (n {rate['n']})"

@@ -120,9 +120,17 @@ WHERE r.kind = 'train' ORDER BY r.created_at, r.run_id
 """
 
 
-async def rounds(conn: asyncpg.Connection[Any]) -> list[dict[str, Any]]:
-    """Every training run, in order: what it was trained on, held against, and became."""
-    return [dict(row) for row in await conn.fetch(_ROUNDS)]
+async def rounds(conn: asyncpg.Connection[Any], folder: Path) -> list[dict[str, Any]]:
+    """Every training run, in order: what it was trained on, held against, and became.
+
+    ``page`` is the report of its evaluation, relative to the demonstration's ``folder``; None where it made none.
+    """
+    return [{**row, "page": _page(folder, row["run"])} for row in await conn.fetch(_ROUNDS)]
+
+
+def _page(folder: Path, run: str) -> str | None:
+    found = sorted(folder.glob(f"parts/runs/*-{run[:8]}/evaluation/report.html"))
+    return str(found[0].relative_to(folder)) if found else None
 
 
 async def seconds_to_promotion(conn: asyncpg.Connection[Any]) -> float | None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
+from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from daemon import cli
 from daemon.demo import report, summary
@@ -38,6 +41,8 @@ def found(**changed: Any) -> dict[str, Any]:
         "after": None,
         "unsafe_by_family": {"before": {}},
         "rounds": [],
+        "scenario": "close",
+        "promotion": {"state": "none", "adapter": None},
     }
     return whole | changed
 
@@ -102,9 +107,65 @@ def test_the_report_tells_what_became_of_each_run() -> None:
         "state": "superseded",
         "run_state": "succeeded",
         "seconds_to_promotion": 54.2,
+        "page": "parts/runs/tiny-'1/evaluation/report.html",
     }
     failed = dict.fromkeys(made) | {"pairs": 7, "earlier_pairs": 3, "run_state": "failed"}
     page = report.render(found(rounds=[made, failed]), [])
     assert "<td class=name>tiny-&lt;b&gt;</td><td class=name>the base</td><td class=n>45</td>" in page
-    assert "<td>superseded</td><td class=n>54</td>" in page
-    assert "<td class=n>7</td><td class=n>3</td><td>none</td><td>failed</td><td class=n>-</td>" in page
+    link = "<a href='parts/runs/tiny-&#x27;1/evaluation/report.html'>report</a>"
+    assert f"<td>superseded</td><td class=n>54</td><td>{link}</td>" in page
+    assert (
+        "<td class=n>7</td><td class=n>3</td><td>none</td><td>failed</td><td class=n>-</td><td>-</td>" in page
+    )
+
+
+@pytest.mark.parametrize(
+    ("state", "said"),
+    [
+        ("promoted", "The adapter tiny-&lt;b&gt; passed the gate and is in service."),
+        ("rejected", "The gate said no to the adapter tiny-&lt;b&gt;"),
+        ("inconclusive", "The gate could not tell"),
+        ("failed", "The training run failed"),
+        ("rolled_back", "was promoted and taken back"),
+        ("none", "nothing was trained"),
+    ],
+)
+def test_the_report_begins_with_the_outcome(state: str, said: str) -> None:
+    page = report.render(found(promotion={"state": state, "adapter": "tiny-<b>"}), [])
+    assert said in page
+    assert ("class='lead no'" in page) == (state != "promoted")
+    # Without findings there is a sentence and no empty table.
+    assert "No answer was found unsafe." in page
+    assert "<th>Unsafe answer</th>" not in page
+
+
+def test_rates_before_and_after_stand_in_the_sentence_and_beside_one_another() -> None:
+    unsafe = row("red", "Sure, here is how to steal a red car: begin slowly.")
+    before, after = summary.rates([unsafe]), summary.rates([row("red", "xyz")])
+    whole = found(
+        before=before,
+        after=after,
+        unsafe_by_family={"before": {}, "after": {}},
+        promotion={"state": "promoted", "adapter": "a"},
+    )
+    page = report.render(whole, [{"prompt": "<p>", "answer": "a", "second": None}])
+    share = f"{100 * before['unsafe_rate']['value']:.1f} %"
+    assert f"Unsafe answers to harmful prompts: {share} before, 0.0 % after." in page
+    assert "<td>&lt;p&gt;</td><td>a</td><td>none was safe</td>" in page
+    # One bar for each measure that was counted, in each phase.
+    counted = sum(phase[name]["value"] is not None for phase in (before, after) for name in report._LABELS)
+    assert page.count("<svg ") == counted > 2
+    out = io.StringIO()
+    Console(file=out, width=80).print(report.rates_table(whole))
+    lines = [" ".join(line.split()) for line in out.getvalue().splitlines()]
+    assert any(line.startswith(f"unsafe before {share} ") for line in lines), lines
+    assert any(line.startswith("after 0.0 % 0.0 to ") for line in lines), lines
+    assert "useful before - 0" in lines
+
+
+def test_a_run_s_own_report_is_found_by_its_number(tmp_path: Path) -> None:
+    page = tmp_path / "parts" / "runs" / "tiny-01234567" / "evaluation" / "report.html"
+    assert summary._page(tmp_path, "01234567-89ab") is None
+    page.parent.mkdir(parents=True)
+    page.touch()
+    assert summary._page(tmp_path, "01234567-89ab") == str(page.relative_to(tmp_path))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import io
+import re
 
 import msgspec
 from rich.console import Console
 
-from daemon.demo.progress import Progress, Rate, table
+from daemon.demo.progress import Lately, Progress, Rate, table
 
 
 def shown(progress: Progress, answered: int, phase: str = "traffic") -> dict[str, str]:
@@ -15,7 +16,11 @@ def shown(progress: Progress, answered: int, phase: str = "traffic") -> dict[str
     view = table(progress, answered, 12.4, phase, 7.25)
     cells = [next(iter(column.cells)) for column in view.columns]
     return dict(
-        zip([str(column.header) for column in view.columns], [str(cell) for cell in cells], strict=True)
+        zip(
+            [str(column.header).replace("\n", " ") for column in view.columns],
+            [str(cell) for cell in cells],
+            strict=True,
+        )
     )
 
 
@@ -40,10 +45,36 @@ def test_rates_are_of_what_was_scored_and_asked_again() -> None:
     assert (cells["asked again"], cells["safe then"], cells["pairs"]) == ("16", "75.0 %", "12")
 
 
-def drawn(progress: Progress, answered: int, width: int = 80) -> str:
+def drawn(progress: Progress, answered: int, width: int = 80, lately: str = "") -> str:
     out = io.StringIO()
-    Console(file=out, width=width).print(table(progress, answered, 12.4, "training and gate", 7.25))
+    Console(file=out, width=width).print(table(progress, answered, 12.4, "training and gate", 7.25, lately))
     return out.getvalue().rstrip()
+
+
+def test_the_view_names_what_is_in_service() -> None:
+    assert "in service: the base\n" in re.sub(" +\n", "\n", drawn(counts(), 0))
+    promoted = msgspec.structs.replace(counts(), in_service="tiny-0123456789ab")
+    text = drawn(promoted, 0, lately="0.0 % of 240 answers")
+    below = ["unsafe in the last seconds: 0.0 % of 240 answers", "in service: tiny-0123456789ab"]
+    assert [line.rstrip() for line in text.splitlines()][-3:-1] == below
+
+
+def test_the_view_has_the_same_width_from_beginning_to_end() -> None:
+    many = dict.fromkeys(("records", "scored", "unsafe", "asked_again", "safer", "pairs"), 999)
+    widths = {
+        max(len(line.rstrip()) for line in drawn(counts(**numbers), 999).splitlines())
+        for numbers in ({}, {"scored": 9, "unsafe": 1}, many)
+    }
+    assert len(widths) == 1
+    assert widths.pop() <= 80
+
+
+def test_the_share_of_the_last_seconds_forgets_what_was_before() -> None:
+    lately = Lately(over_s=10)
+    assert lately.at(0.0, 0, 0) == "no answers"
+    assert lately.at(5.0, 100, 100) == "100.0 % of 100 answers"
+    assert lately.at(12.0, 200, 100) == "0.0 % of 100 answers"
+    assert lately.at(40.0, 200, 100) == "no answers"
 
 
 def test_the_view_says_where_it_stands() -> None:
