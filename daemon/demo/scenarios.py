@@ -18,7 +18,7 @@ from msgspec import Struct
 
 from daemon.demo import progress
 from daemon.demo.children import Child
-from daemon.demo.stage import Stage
+from daemon.demo.stage import CROSSING_LIMIT_S, TRAINING_LIMIT_S, Stage
 from daemon.demo.summary import Row
 from sentinel.embedded.stack import SERVED_MODEL
 from sentinel.store.triggers import fresh_pairs
@@ -27,8 +27,6 @@ FIRST_FAMILY: Final = "drugs"
 """What the first round of `second_round` is about; refusing it carries over to other families the least."""
 ROUND_PAIRS: Final = 40
 """New pairs that start a round of `second_round`."""
-CROSSING_LIMIT_S: Final = 60.0
-"""Time in which those pairs must have started it; rules are looked at every second."""
 _PARTS: Final = 6
 """Traffic that waits for a crossing comes in sixths of a phase."""
 _PARTS_AT_MOST: Final = 18
@@ -96,7 +94,7 @@ async def guard_outage(stage: Stage, traffic: Traffic) -> Played:
     async def a_third(seen: progress.Progress) -> bool:
         return seen.records >= traffic.requests // 3 or sending.ended
 
-    await stage.until("traffic", a_third, limit_s=120.0)
+    await stage.until("traffic", a_third, limit_s=TRAINING_LIMIT_S)
     await asyncio.to_thread(stage.stack.kill_guard)
     await stage.until("traffic without a guard", _ended(sending), limit_s=None)
     await stage.drained()
@@ -110,14 +108,14 @@ async def kill(stage: Stage, traffic: Traffic) -> Played:
     async def half(seen: progress.Progress) -> bool:
         return seen.records >= traffic.requests // 2 or sending.ended
 
-    await stage.until("traffic", half, limit_s=120.0)
+    await stage.until("traffic", half, limit_s=TRAINING_LIMIT_S)
     await stage.children.running("run").kill()
     stage.children.start("run", service=True)
 
     async def fine_tuning(seen: progress.Progress) -> bool:
         return seen.run_step in {"finetune", "evaluate", "gate"} or seen.run_state in {"succeeded", "failed"}
 
-    await stage.until("traffic, then training", fine_tuning, limit_s=240.0)
+    await stage.until("traffic, then training", fine_tuning, limit_s=TRAINING_LIMIT_S)
     await stage.children.running("trainer").kill()
     stage.children.start("trainer", service=True)
 

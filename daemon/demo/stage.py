@@ -23,12 +23,20 @@ if TYPE_CHECKING:
 
     Connection = asyncpg.Connection[Any]
 
-DRAIN_LIMIT_S: Final = 120.0
+START_LIMIT_S: Final = 180.0
+"""Time in which the route must answer; it waits for nobody, but three commands are read in at once."""
+DRAIN_LIMIT_S: Final = 400.0
 """Time after the traffic in which everything must have been read and asked again."""
-TRAINING_LIMIT_S: Final = 400.0
+TRAINING_LIMIT_S: Final = 800.0
 """Time from the last traffic to a verdict; a busy machine takes several times as long as an idle one."""
 CROSSING_S: Final = 8.0
+"""Time after the last pair in which a run may still come where there are too few pairs to start one."""
+CROSSING_LIMIT_S: Final = 90.0
 """Time after the last pair in which a crossed threshold must have started a run; rules are looked at every second."""
+FOLLOW_LIMIT_S: Final = 120.0
+"""Time in which the route must answer with what was promoted; it looks twice a second."""
+PLACES: Final = 256
+"""Requests under way at most: where the model is slower than its users they wait, and none is lost."""
 
 
 class Stage:
@@ -52,6 +60,7 @@ class Stage:
         self._began = clock.monotonic()
         self._logs: list[Path] = []
         self._rate = progress.Rate()
+        self._lately = progress.Lately()
 
     # -- the service
 
@@ -61,7 +70,7 @@ class Stage:
         self.children.start("route", service=True)
         if trainer:
             self.children.start("trainer", service=True)
-        limit = self._clock.monotonic() + 60
+        limit = self._clock.monotonic() + START_LIMIT_S
         async with aiohttp.ClientSession() as client:
             while self._clock.monotonic() < limit:
                 self.children.check()
@@ -70,7 +79,7 @@ class Stage:
                         if answer.status == 200:
                             return
                 await asyncio.sleep(0.1)
-        raise UnavailableError("the route did not answer within a minute")
+        raise UnavailableError(f"the route did not answer within {START_LIMIT_S:.0f} s")
 
     @property
     def route_url(self) -> str:
@@ -83,7 +92,10 @@ class Stage:
         """Start traffic through the route; ``phase`` names its log."""
         log = self.folder / f"traffic-{phase}.jsonl"
         self._logs.append(log)
-        return self.children.start("traffic", f"--model-url={self.route_url}", f"--log={log}", *arguments)
+        places = f"--max-in-flight={PLACES}"
+        return self.children.start(
+            "traffic", f"--model-url={self.route_url}", f"--log={log}", places, *arguments
+        )
 
     def exchanges(self, phase: str) -> list[summary.Row]:
         """What was asked and answered in a phase."""
@@ -129,7 +141,8 @@ class Stage:
             seen = await progress.read(self.conn)
             seconds = self._clock.monotonic() - self._began
             rate = self._rate.at(seconds, seen.records)
-            self._live.update(progress.table(seen, self.answered, seconds, phase, rate))
+            lately = self._lately.at(seconds, seen.scored, seen.unsafe)
+            self._live.update(progress.table(seen, self.answered, seconds, phase, rate, lately))
             if await done(seen):
                 return seen
             if limit is not None and self._clock.monotonic() > limit:
@@ -142,13 +155,16 @@ class Stage:
     async def decided(self, *, runs: int) -> str:
         """Wait until the ``runs``-th training run ended and its adapter is promoted or refused; the state."""
         found = "none"
-        patience = self._clock.monotonic() + CROSSING_S
+        began = self._clock.monotonic()
 
-        async def done(_: progress.Progress) -> bool:
+        async def done(seen: progress.Progress) -> bool:
             nonlocal found
             found = await promotion_state(self.conn, runs)
+            # A daemon that has little time looks late at its rules.
+            enough = self.stack.round_pairs is not None and seen.pairs >= runs * self.stack.round_pairs
+            patience = CROSSING_LIMIT_S if enough else CROSSING_S
             return found not in {"none", "pending"} or (
-                found == "none" and self._clock.monotonic() > patience
+                found == "none" and self._clock.monotonic() - began > patience
             )
 
         await self.until("training and gate", done, limit_s=TRAINING_LIMIT_S)
@@ -170,7 +186,7 @@ class Stage:
                         return answer.headers.get("x-sentinel-adapter", "") == wanted
             return False
 
-        await self.until("the route follows", done, limit_s=30.0)
+        await self.until("the route follows", done, limit_s=FOLLOW_LIMIT_S)
 
 
 async def _done(value: bool) -> bool:

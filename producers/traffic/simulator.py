@@ -52,7 +52,7 @@ class Simulator:
         clock: Clock,
         max_in_flight: int = 64,
         max_tokens: int = 48,
-        timeout_s: float = 30.0,
+        timeout_s: float = 120.0,
     ) -> None:
         self.counts = Counts()
         self._url = f"{model_url.rstrip('/')}/v1/chat/completions"

@@ -228,6 +228,12 @@ class EmbeddedStack:
             (self._judge, self.external.judge_url),
         )
 
+    @property
+    def round_pairs(self) -> int | None:
+        """New pairs that start a training run; None without training."""
+        triggers: Any = self.settings().get("triggers")
+        return int(triggers["new_pairs"]["count"]) if triggers else None
+
     def kill_guard(self) -> None:
         """Kill the embedded guard; `supervise` starts it again, which takes it some seconds."""
         self._guard.kill()

@@ -19,10 +19,11 @@ import pytest
 from daemon.demo.scenarios import Scenario
 from sentinel.tiny.artefacts import Model, shipped
 from tests.support.descendants import Descendants
+from tests.support.waiting import wait_until
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.timeout(300),
+    pytest.mark.timeout(900),
     pytest.mark.skipif(
         not shipped(Model.CHAT).exists(), reason="the tiny models are not built in this checkout"
     ),
@@ -75,7 +76,11 @@ async def _assert_left_nothing(family: Descendants, runs: Path, models: int) -> 
         assert family.named(part), f"{part} was not seen at all"
     assert len(family.named(PARTS[0])) >= models
     await family.assert_gone()
-    assert _left_behind(runs) == []
+    # Watchers that nobody saw begin may still be on their way out.
+    try:
+        await wait_until(lambda: not _left_behind(runs), timeout=20, interval=0.2)
+    except AssertionError:
+        assert _left_behind(runs) == []
 
 
 async def _interrupt(process: Process, family: Descendants) -> None:
@@ -113,7 +118,7 @@ async def test_two_demonstrations_side_by_side(server_folder: Path) -> None:
             for seed, folder in enumerate(runs)
         ]
         ended = await asyncio.gather(*map(_to_its_end, started))
-    restarts = 0
+    restarted: list[set[str]] = []
     for process, (output, family), folder in zip(started, ended, runs, strict=True):
         assert process.returncode == 0, output.decode()
         (made,) = folder.iterdir()
@@ -135,16 +140,17 @@ async def test_two_demonstrations_side_by_side(server_folder: Path) -> None:
         await _assert_left_nothing(family, folder, MODELS)
         if found["restarts"]:
             print("\n".join(log.read_text(errors="replace")[-2000:] for log in made.glob("*.log")))
-        restarts += found["restarts"]
-    # One service may have met a part that was away for a moment; what always fails, fails in both.
-    assert restarts <= 1
+        restarted.append({log.stem.partition("-")[0] for log in made.glob("*-[0-9].log")})
+        assert bool(restarted[-1]) == bool(found["restarts"])
+    # A service may have met a part that was away for a moment; what always fails, fails in both.
+    assert set.intersection(*restarted) == set()
 
 
 async def test_an_interrupted_demonstration_stops_everything(server_folder: Path) -> None:
     runs = server_folder / "demo-interrupted"
     async with _demo(runs, "--no-train", "--requests", "5000") as process:
         family = Descendants(process.pid)
-        async with asyncio.timeout(200):
+        async with asyncio.timeout(600):
             while not list(runs.glob("*/traffic-before.jsonl")):
                 assert process.returncode is None
                 await asyncio.sleep(0.2)
@@ -158,7 +164,7 @@ async def test_a_demonstration_that_is_interrupted_in_training_stops_everything(
     # Just enough pairs to cross the threshold, and quickly.
     async with _demo(runs, "--requests", "140", "--harmful", "1", "--rate", "60") as process:
         family = Descendants(process.pid)
-        async with asyncio.timeout(240):
+        async with asyncio.timeout(600):
             while not family.named(TRAINING):
                 assert process.returncode is None
                 await asyncio.sleep(0.3)

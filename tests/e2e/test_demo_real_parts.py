@@ -13,39 +13,24 @@ import asyncpg
 import psutil
 import pytest
 
-from sentinel.embedded.stack import BASE_NAME, GUARD_NAME, TOPIC, ModelProcess
+from sentinel.embedded.ports import ReservedPort
+from sentinel.embedded.stack import TOPIC
 from sentinel.store.migrate import migrate
-from sentinel.tiny.artefacts import Model, shipped
 from tests.support.brokers import ApacheKafka
-from tests.support.kafka_server import free_port
+from tests.support.model_servers import ModelServers
 from tests.support.postgres import libpq_url
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 REQUESTS = 60
 TOPICS = {"llm.events": 4, "findings": 1, "dead-letters": 1, "promotions": 1}
 
 
 @pytest.fixture(scope="module")
-def servers(server_folder: Path) -> Iterator[dict[str, ModelProcess]]:
+def servers(server_folder: Path) -> Iterator[ModelServers]:
     """A served model and a guard that somebody else started."""
-    folder = server_folder / "outside-models"
-    models = {
-        "model": ModelProcess(folder / "model", shipped(Model.CHAT), BASE_NAME),
-        "guard": ModelProcess(folder / "guard", shipped(Model.GUARD_A), GUARD_NAME),
-    }
-    try:
-        for model in models.values():
-            model.start()
-        asyncio.run(_healthy(models))
-        yield models
-    finally:
-        for model in models.values():
-            model.stop()
-
-
-async def _healthy(models: dict[str, ModelProcess]) -> None:
-    await asyncio.gather(*(model.healthy() for model in models.values()))
+    with ModelServers(server_folder / "outside-models", "model", "guard") as servers:
+        yield servers
 
 
 @pytest.fixture
@@ -92,8 +77,13 @@ async def _demo(runs: Path, *arguments: str, seed: int = 0) -> Ended:
     )
     seen: set[str] = set()
     watching = asyncio.create_task(_watch(process.pid, seen))
-    output, _ = await process.communicate()
-    watching.cancel()
+    try:
+        output, _ = await process.communicate()
+    finally:
+        watching.cancel()
+        if process.returncode is None:
+            # It does not outlive a test that ran out of time; what it started ends with it.
+            process.kill()
     assert process.returncode is not None
     return Ended(process.returncode, output.decode(), runs, seen)
 
@@ -149,7 +139,7 @@ async def _count(url: str, table: str) -> int:
 @pytest.mark.kafka
 async def test_every_part_from_outside(
     server_folder: Path,
-    servers: dict[str, ModelProcess],
+    servers: ModelServers,
     kafka: ApacheKafka,
     empty_database_url: str,
     other_events: str,
@@ -157,8 +147,8 @@ async def test_every_part_from_outside(
     options = [
         f"--kafka={kafka.bootstrap}",
         f"--database-url={libpq_url(empty_database_url)}",
-        f"--model-url={servers['model'].url}/",
-        f"--guard-url={servers['guard'].url}",
+        f"--model-url={servers.urls['model']}/",
+        f"--guard-url={servers.urls['guard']}",
     ]
     before = await asyncio.to_thread(_ends, kafka, other_events)
     ended = await _demo(server_folder / "real-one", *options)
@@ -169,8 +159,8 @@ async def test_every_part_from_outside(
     for part in ("model_server", "embedded.broker", "postgres"):
         assert not ended.started(part), part
     assert not (ended.folder / "parts" / "postgres").exists()
-    assert all(server.running for server in servers.values())
-    await _healthy(servers)
+    assert servers.running
+    await servers.healthy()
 
     # Its records are on topics of its own, and stay there; those of others were neither read nor written.
     own = f"sentinel-{ended.folder.name}"
@@ -195,11 +185,11 @@ async def test_every_part_from_outside(
 @pytest.mark.kafka
 async def test_a_second_run_on_the_same_kafka_counts_its_own(
     server_folder: Path,
-    servers: dict[str, ModelProcess],
+    servers: ModelServers,
     kafka: ApacheKafka,
     empty_database_url: str,
 ) -> None:
-    options = [f"--model-url={servers['model'].url}", f"--guard-url={servers['guard'].url}"]
+    options = [f"--{name}-url={url}" for name, url in servers.urls.items()]
     # A schema without rows is empty too.
     await migrate(empty_database_url)
     first, second = await asyncio.gather(
@@ -216,7 +206,7 @@ async def test_a_second_run_on_the_same_kafka_counts_its_own(
     _counted_its_own(first)
     _counted_its_own(second)
     assert (first.folder / "parts" / "postgres").exists()
-    assert all(server.running for server in servers.values())
+    assert servers.running
 
 
 @pytest.mark.parametrize(
@@ -233,11 +223,11 @@ async def test_a_second_run_on_the_same_kafka_counts_its_own(
     ],
 )
 async def test_what_cannot_be_used_is_named_at_once(
-    server_folder: Path, servers: dict[str, ModelProcess], option: str, remedy: str
+    server_folder: Path, servers: ModelServers, option: str, remedy: str
 ) -> None:
-    given = option.format(port=free_port(), model=servers["model"].url)
     runs = server_folder / "real-refused"
-    ended = await _demo(runs, given)
+    with ReservedPort() as nobody:
+        ended = await _demo(runs, option.format(port=nobody.number, model=servers.urls["model"]))
     assert ended.status == 2, ended.output
     said = " ".join(ended.output.split())
     assert option.partition("=")[0] in said

@@ -7,7 +7,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +15,13 @@ import asyncpg
 import pytest
 
 from daemon.demo.scenarios import FIRST_FAMILY
-from sentinel.embedded.stack import BASE_NAME, GUARD_NAME, JUDGE_NAME, ModelProcess
 from sentinel.intervals import Rate, wilson
-from sentinel.tiny.artefacts import Model, shipped
+from tests.support.model_servers import ModelServers
 from tests.support.postgres import libpq_url
 from trainer.evidence import Arm, ArmName, Evidence
 from trainer.gate.bundle import NAME, Document, read_bundle
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 
 ROOT = Path(__file__).parents[2]
 Capture = pytest.CaptureFixture[str]
@@ -39,25 +38,8 @@ _OF_MAKE = {"MAKEFLAGS", "MFLAGS", "MAKEOVERRIDES", "MAKELEVEL", "MAKEFILES", "A
 @pytest.fixture(scope="module")
 def servers(server_folder: Path) -> Iterator[dict[str, str]]:
     """The four model servers as options of the command."""
-    folder = server_folder / "shared-models"
-    models = {
-        "model": ModelProcess(folder / "model", shipped(Model.CHAT), BASE_NAME),
-        "guard": ModelProcess(folder / "guard", shipped(Model.GUARD_A), GUARD_NAME),
-        "evaluation": ModelProcess(folder / "evaluation", shipped(Model.CHAT), BASE_NAME),
-        "judge": ModelProcess(folder / "judge", shipped(Model.GUARD_B), JUDGE_NAME),
-    }
-    try:
-        for model in models.values():
-            model.start()
-        asyncio.run(_healthy(models.values()))
-        yield {name: model.url for name, model in models.items()}
-    finally:
-        for model in models.values():
-            model.stop()
-
-
-async def _healthy(models: Iterable[ModelProcess]) -> None:
-    await asyncio.gather(*(model.healthy() for model in models))
+    with ModelServers(server_folder / "shared-models", "model", "guard", "evaluation", "judge") as servers:
+        yield servers.urls
 
 
 async def _play(
