@@ -72,7 +72,7 @@ def test_commands_named_in_documents_exist(words: tuple[str, ...]) -> None:
         [Path(sys.executable).with_name("sentinel"), *words, "--help"],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
         check=False,
     )
     assert result.returncode == 0, result.stderr

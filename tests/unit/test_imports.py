@@ -61,7 +61,7 @@ def lint(folder: Path, contract: str) -> subprocess.CompletedProcess[str]:
         cwd=folder,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=240,
         check=False,
     )
 
@@ -160,7 +160,7 @@ def test_importing_every_module_connects_to_nothing_and_loads_nothing_heavy() ->
         capture_output=True,
         text=True,
         cwd=ROOT,
-        timeout=120,
+        timeout=240,
         check=False,
     )
     assert result.returncode == 0, result.stderr
@@ -209,7 +209,7 @@ def test_the_daemon_needs_only_the_runtime_lock() -> None:
         capture_output=True,
         text=True,
         cwd=ROOT,
-        timeout=120,
+        timeout=240,
         check=False,
     )
     assert result.returncode == 0, result.stderr

@@ -81,7 +81,7 @@ async def test_the_culprit_alone_is_a_dead_letter(
     items.insert(7, poison)
     bench.put_all(tracker, items)
     async with bench.running():
-        assert await bench.recorder.settled(20)
+        assert await bench.recorder.settled(60)
     assert (tracker.next_offset, tracker.span) == (12, 0)
     found = await account(database_url, TOPIC)
     assert found.outcomes == {"stored": 11, "dead_letter(store_rejected)": 1}
@@ -106,7 +106,7 @@ async def test_several_culprits_and_a_duplicate_of_a_good_one(
     items += [scored(event(15, "n-1", response="good")), letter(16)]
     bench.put_all(tracker, items)
     async with bench.running():
-        assert await bench.recorder.settled(20)
+        assert await bench.recorder.settled(60)
     found = await account(database_url, TOPIC)
     assert_sums(found, records=17)
     assert found.outcomes == {
@@ -126,7 +126,7 @@ async def test_one_item_of_a_record_of_many(engine: AsyncEngine, ledger: Ledger,
         text = LONE if item == 2 else "good"
         bench.recorder.put(slot, scored(event(0, f"n-{item}", item=item, response=text)))
     async with bench.running():
-        assert await bench.recorder.settled(20)
+        assert await bench.recorder.settled(60)
     found = await account(database_url, TOPIC)
     assert_sums(found, records=1)
     assert found.outcomes == {"stored": 3, "dead_letter(store_rejected)": 1}
@@ -152,7 +152,7 @@ async def test_a_dead_letter_can_always_be_stored(
     tracker = bench.tracker()
     bench.put_all(tracker, [dead])
     async with bench.running():
-        assert await bench.recorder.settled(20)
+        assert await bench.recorder.settled(60)
     assert_sums(await account(database_url, TOPIC), records=1)
 
 
@@ -169,7 +169,7 @@ async def test_a_day_without_partitions_is_made(
     bench.clock.today = NOW + dt.timedelta(days=33)
     bench.put_all(bench.tracker(), [scored(event(n, f"n-{n}")) for n in range(5)])
     async with bench.running():
-        assert await bench.recorder.settled(20)
+        assert await bench.recorder.settled(60)
     assert bench.days == [bench.clock.today.date()]
     assert bench.retries == ["missing_partition"]
     assert_sums(await account(database_url, TOPIC), records=5)
@@ -195,7 +195,7 @@ async def test_a_lost_partition_is_dropped_and_the_other_goes_on(
     bench.put_all(lost, [scored(event(n, f"b-{n}")) for n in range(4)])
     await ledger.take()
     async with bench.running():
-        assert await bench.recorder.settled(20)
+        assert await bench.recorder.settled(60)
     assert bench.lost == [(TOPIC, 0)]
     assert (ours.next_offset, lost.next_offset, lost.alive) == (4, 0, False)
     assert_sums(await account(database_url, TOPIC), records=4)
@@ -212,8 +212,8 @@ async def test_deadlocks_are_repeated_until_both_are_through(engine: AsyncEngine
         bench.put_all(bench.tracker(partition=partition), items)
         benches.append(bench)
     async with benches[0].running(), benches[1].running():
-        assert await benches[0].recorder.settled(30)
-        assert await benches[1].recorder.settled(30)
+        assert await benches[0].recorder.settled(60)
+        assert await benches[1].recorder.settled(60)
     found = await account(database_url, TOPIC)
     assert_sums(found, records=140)
     assert found.outcomes == {"stored": 70, "duplicate(seen)": 70}

@@ -105,7 +105,7 @@ class Life(RecorderBench):
         async with self.running():
             for offset, item in done:
                 self.recorder.put(self.slots[offset], self.log.records[offset][item])
-            assert await self.recorder.settled(20)
+            assert await self.recorder.settled(60)
         if self.lost:
             self.lost.clear()
             self.flushes["fenced"] += 1

@@ -34,7 +34,7 @@ async def ready(program: Program) -> None:
         program.check()
         return "ready" in program.tail()
 
-    await wait_until(said, timeout=30)
+    await wait_until(said, timeout=120)
 
 
 async def test_a_busy_program_costs_what_it_used_and_a_sleeping_one_nothing(tmp_path: Path) -> None:
@@ -61,7 +61,7 @@ async def test_a_busy_program_costs_what_it_used_and_a_sleeping_one_nothing(tmp_
 async def test_reaped_and_living_children_both_count(tmp_path: Path) -> None:
     async with python("family", FAMILY, tmp_path) as family:
         await ready(family)
-        assert 0.58 <= family.cpu_seconds() <= 1.5
+        assert 0.58 <= family.cpu_seconds() <= 3.0
         (living,) = psutil.Process(family.pid).children()
         assert 0.28 <= cpu_seconds(family.pid, frozenset({living.pid})) < family.cpu_seconds() - 0.25
 
@@ -88,7 +88,7 @@ async def test_frozen_programs_use_no_time_until_thawed(tmp_path: Path) -> None:
 async def test_a_program_that_ended_is_reported_with_its_last_words(tmp_path: Path) -> None:
     async with python("short", "import sys\nsys.exit('no such topic')", tmp_path) as short:
         own = psutil.Process(short.pid)
-        await wait_until(lambda: own.status() == psutil.STATUS_ZOMBIE, timeout=30)
+        await wait_until(lambda: own.status() == psutil.STATUS_ZOMBIE, timeout=120)
         with pytest.raises(ProgramDiedError, match=r"short ended with 1:\nno such topic"):
             short.check()
 
@@ -98,7 +98,7 @@ async def test_leaving_ends_the_whole_tree_even_frozen(tmp_path: Path) -> None:
         await ready(family)
         (living,) = psutil.Process(family.pid).children()
         family.freeze()
-    _, alive = psutil.wait_procs([living], timeout=5)
+    _, alive = psutil.wait_procs([living], timeout=60)
     assert alive == []
 
 
@@ -108,7 +108,7 @@ async def test_a_program_deaf_to_sigterm_is_killed_after_the_grace(tmp_path: Pat
         process = psutil.Process(stubborn.pid)
         began = time.monotonic()
     assert not process.is_running()
-    assert 0.3 <= time.monotonic() - began < 10
+    assert 0.3 <= time.monotonic() - began < 60
 
 
 def test_an_unstarted_program_has_no_pid(tmp_path: Path) -> None:

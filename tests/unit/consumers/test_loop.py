@@ -131,17 +131,17 @@ async def test_bytes_in_memory_are_bounded() -> None:
 
 
 async def test_keepalive_only_after_a_long_time_without_a_poll() -> None:
-    bench = Bench({A: 5}, idle_keepalive_s=0.5)
+    bench = Bench({A: 5}, idle_keepalive_s=1.5)
     async with bench.running():
         await bench.handed(5)
-        await asyncio.sleep(0.8)
+        await asyncio.sleep(2.0)
         assert bench.source.keepalives == 0, "an empty poll keeps the membership too"
         bench.hands.limit = 0
         await wait_until(lambda: bench.source.keepalives)
         bench.hands.limit = 1000
         await bench.turns()
         before = bench.source.keepalives
-        await asyncio.sleep(0.8)
+        await asyncio.sleep(2.0)
         assert bench.source.keepalives == before
 
 
@@ -150,7 +150,7 @@ async def test_a_stop_takes_nothing_more() -> None:
     async with bench.running() as task:
         await bench.handed(5)
         bench.loop.stop()
-        await asyncio.wait_for(task, 10)
+        await asyncio.wait_for(task, 60)
         bench.source.logs[A].append(log_record(5))
     assert len(bench.hands.slots) == 5
 
@@ -162,7 +162,7 @@ async def test_a_finite_source_ends() -> None:
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(bench.loop.wait_exhausted(), 0.05)
         bench.source.finite = True
-        await asyncio.wait_for(bench.loop.wait_exhausted(), 10)
+        await asyncio.wait_for(bench.loop.wait_exhausted(), 60)
 
 
 async def test_a_handlers_mistake_ends_the_loop() -> None:
@@ -173,7 +173,7 @@ async def test_a_handlers_mistake_ends_the_loop() -> None:
 
     bench.hands.room = broken  # type: ignore[method-assign]
     with pytest.raises(ZeroDivisionError):
-        await asyncio.wait_for(bench.loop.run(), 10)
+        await asyncio.wait_for(bench.loop.run(), 60)
 
 
 # -- ownership
@@ -211,7 +211,7 @@ async def test_records_polled_across_a_rebalance_are_the_next_owners() -> None:
     bench = Bench({A: 10})
     bench.source.hold.clear()
     async with bench.running():
-        await asyncio.wait_for(bench.source.holding.wait(), 10)
+        await asyncio.wait_for(bench.source.holding.wait(), 60)
         await bench.source.rebalance([A])
         bench.source.hold.set()
         await bench.handed(10)
@@ -233,7 +233,7 @@ async def test_a_rebalance_during_the_takeover_starts_it_again() -> None:
 
     bench.source.bounds = slow  # type: ignore[method-assign,assignment]
     async with bench.running():
-        await asyncio.wait_for(held.wait(), 10)
+        await asyncio.wait_for(held.wait(), 60)
         await bench.source.rebalance([B])
         release.set()
         await bench.handed(10)
@@ -302,4 +302,4 @@ async def test_a_fatal_error_ends_the_loop() -> None:
 
     bench.source.poll = broken  # type: ignore[method-assign,assignment]
     with pytest.raises(FatalError):
-        await asyncio.wait_for(bench.loop.run(), 10)
+        await asyncio.wait_for(bench.loop.run(), 60)

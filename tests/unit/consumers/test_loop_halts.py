@@ -84,7 +84,7 @@ async def test_a_foreign_log_is_not_read_while_the_store_is_away() -> None:
     bench.source.logs[A] = [log_record(n) for n in range(10)]
     bench.source.hold.clear()
     async with bench.running():
-        await asyncio.wait_for(bench.source.holding.wait(), 10)
+        await asyncio.wait_for(bench.source.holding.wait(), 60)
         bench.store.away = True
         bench.source.hold.set()
         await wait_until(lambda: bench.loop.outage)

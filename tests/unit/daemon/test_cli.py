@@ -246,7 +246,7 @@ def python(*arguments: str, environ: dict[str, str] | None = None) -> subprocess
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
         check=False,
         env=environ,
     )

@@ -23,7 +23,7 @@ from tests.support.recordings import event
 from tests.support.waiting import wait_until
 
 SAFE = Assessment(label=Label.SAFE, refusal=False, raw="Safety: Safe")
-SLOW = 30.0
+SLOW = 300.0
 """A linger that no test waits for."""
 
 
@@ -106,7 +106,7 @@ class Bench:
 
     async def scored(self, *events: PromptEvent) -> list[Interaction]:
         self.submit(*events)
-        assert await self.scorer.drain(5)
+        assert await self.scorer.drain(60)
         return self.put
 
     def offsets(self) -> list[int]:
@@ -117,7 +117,7 @@ class Bench:
 
 
 async def test_a_full_batch_goes_at_once_and_the_rest_after_the_linger() -> None:
-    bench = Bench(batch_size=8, linger_s=0.3)
+    bench = Bench(batch_size=8, linger_s=1.5)
     bench.submit(*(event(n) for n in range(5)))
     await asyncio.sleep(0)
     await asyncio.sleep(0)
@@ -130,7 +130,7 @@ async def test_a_full_batch_goes_at_once_and_the_rest_after_the_linger() -> None
 
 async def test_a_drain_does_not_linger() -> None:
     bench = Bench(linger_s=SLOW)
-    await asyncio.wait_for(bench.scored(event(0)), SLOW / 2)
+    await asyncio.wait_for(bench.scored(event(0)), SLOW / 5)
     assert len(bench.put) == 1
 
 
@@ -315,11 +315,11 @@ async def test_events_of_one_key_go_one_after_the_other() -> None:
     assert len(bench.guard.calls) == 3, "the first of each key, and one without a key"
     assert bench.scorer.in_flight == 5
     bench.guard.gate.set()
-    assert await bench.scorer.drain(5)
+    assert await bench.scorer.drain(60)
     assert [n for n in bench.offsets() if n < 3] == [0, 1, 2]
     assert sorted(bench.offsets()) == [0, 1, 2, 3, 4]
     bench.submit(event(5), key=b"a")
-    assert await bench.scorer.drain(5)
+    assert await bench.scorer.drain(60)
     assert bench.offsets()[-1] == 5
 
 
@@ -331,7 +331,7 @@ async def test_without_order_a_key_does_not_wait() -> None:
     await asyncio.sleep(0)
     assert len(bench.guard.calls) == 2
     bench.guard.gate.set()
-    await bench.scorer.drain(5)
+    await bench.scorer.drain(60)
 
 
 # -- outages and mistakes
@@ -348,7 +348,7 @@ async def test_an_outage_loses_nothing_and_stops_intake(error: Exception) -> Non
     assert bench.put == []
     assert bench.scorer.in_flight == 6
     bench.guard.errors.clear()
-    assert await bench.scorer.drain(5)
+    assert await bench.scorer.drain(60)
     assert sorted(bench.offsets()) == list(range(6))
     assert {d.outcome for d in bench.put} == {Outcome.STORED}
     assert bench.scorer.room() == 50
@@ -369,7 +369,7 @@ async def test_a_mistake_in_the_guard_stops_the_service() -> None:
     bench.guard.errors = [ZeroDivisionError("a bug")]
     bench.submit(event(0))
     with pytest.raises(ZeroDivisionError):
-        await bench.scorer.drain(5)
+        await bench.scorer.drain(60)
     assert bench.put == []
     with pytest.raises(ZeroDivisionError):
         bench.submit(event(1))
@@ -387,7 +387,7 @@ async def test_answers_that_could_belong_to_other_texts_stop_the_service(more: i
     bench.guard.assess = miscounted  # type: ignore[method-assign]
     bench.submit(event(0))
     with pytest.raises(FatalError):
-        await bench.scorer.drain(5)
+        await bench.scorer.drain(60)
 
 
 async def test_closing_leaves_the_rest_to_the_next_owner() -> None:

@@ -176,7 +176,7 @@ async def test_watch_probes_until_it_works_and_wakes_waiters() -> None:
     waiters = [asyncio.create_task(breaker.wait_closed()) for _ in range(3)]
     await asyncio.sleep(0)
     assert not any(waiter.done() for waiter in waiters)
-    await asyncio.wait_for(asyncio.gather(*waiters), 20)
+    await asyncio.wait_for(asyncio.gather(*waiters), 60)
     assert probes == 4
     assert _state(breaker) is BreakerState.CLOSED
     watcher.cancel()

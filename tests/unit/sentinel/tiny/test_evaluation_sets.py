@@ -35,7 +35,7 @@ def test_another_process_draws_the_same() -> None:
         capture_output=True,
         text=True,
         check=True,
-        timeout=60,
+        timeout=240,
     ).stdout
     assert output.split() == [FROZEN["harmful"]["sha256"], FROZEN["benign"]["sha256"]]
 

@@ -135,7 +135,7 @@ def test_draws_follow_from_the_seed_in_every_process() -> None:
             env={"PYTHONHASHSEED": seed},
             capture_output=True,
             check=True,
-            timeout=60,
+            timeout=240,
         ).stdout
         for seed in ("1", "2")
     }

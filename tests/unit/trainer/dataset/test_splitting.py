@@ -111,7 +111,7 @@ def test_the_same_seed_makes_the_same_split_in_another_process(tmp_path: Path) -
             env={"PYTHONHASHSEED": seed},
             cwd=ROOT,
             check=True,
-            timeout=120,
+            timeout=240,
         )
     for name in ("train.jsonl", "validation.jsonl"):
         content = (tmp_path / "1" / name).read_bytes()
