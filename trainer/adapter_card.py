@@ -21,8 +21,12 @@ def adapter_card(
     *,
     name: str,
     licence: str,
+    redacted: bool | None,
 ) -> str:
-    """README.md with the Hub's metadata; every figure is read from what the run wrote."""
+    """README.md with the Hub's metadata; every figure is read from what the run wrote.
+
+    ``redacted`` says whether the texts that it was trained on were, None where nobody knows.
+    """
     head: dict[str, Any] = {
         "license": licence,
         "library_name": "peft",
@@ -32,17 +36,19 @@ def adapter_card(
     if "/" in made.base:
         # A base from a folder has no name that the Hub knows.
         head["base_model"] = made.base
-    body = "\n".join((*_made(made, name, licence), *_measured(evidence, summary), *_gate(verdict), _LIMITS))
+    told = (*_made(made, name, licence, redacted), *_measured(evidence, summary), *_gate(verdict), _LIMITS)
+    body = "\n".join(told)
     return f"---\n{yaml.safe_dump(head, sort_keys=False)}---\n\n{body}"
 
 
-def _made(made: Finetuned, name: str, licence: str) -> Iterable[str]:
+def _made(made: Finetuned, name: str, licence: str, redacted: bool | None) -> Iterable[str]:
     yield f"# {name}\n"
     yield f"A LoRA adapter of `{made.base}`, trained to answer unsafe requests safely without refusing harmless ones."
     yield "\n| | |\n|---|---|"
     yield f"| Weights | sha256 `{made.weights_sha256}`, {made.adapter_bytes:,} bytes |"
     yield f"| Base | `{made.base}`, sha256 `{made.base_sha256}`, unchanged |"
     yield f"| Data set | sha256 `{made.dataset_sha256}`, {made.rows} rows trained on |"
+    yield f"| Personal data | {_PERSONAL[redacted]} |"
     yield f"| Method | {made.method}, rank {made.rank}, layers {', '.join(made.target_modules)} |"
     yield f"| Steps | {made.steps} of {made.planned_steps}, seed {made.seed}, final loss {made.final_loss:.4f} |"
     yield f"| Checkpoint | step {made.chosen_step}: {made.why} |"
@@ -76,6 +82,12 @@ def _gate(verdict: GateReport | None) -> Iterable[str]:
     if verdict.reasons:
         yield ""
 
+
+_PERSONAL = {
+    True: "redacted by form before training",
+    False: "not redacted",
+    None: "unknown: the data set was not there to be looked at",
+}
 
 _LIMITS = """## Limitations
 

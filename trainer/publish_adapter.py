@@ -55,7 +55,8 @@ def plan_adapter(
     made = read_finetuned(source)
     if made is None:
         raise CommandError(f"{source} holds no finished fine-tuning")
-    if not (unredacted or _redacted(run / "dataset")):
+    redacted = _redacted(run / "dataset")
+    if redacted is False and not unredacted:
         raise CommandError(
             f"{run} was trained on texts that were not redacted and the adapter may repeat them; train it anew, or"
             " say --unredacted"
@@ -66,7 +67,15 @@ def plan_adapter(
     if not repo and not served_model:
         raise CommandError(f"{folder} was not evaluated for a served model: name the repository with --repo")
     name = repo_of(repo, settings.account, served_model, "LoRA")
-    card = adapter_card(made, evidence, summary, verdict, name=name.split("/")[1], licence=settings.licence)
+    card = adapter_card(
+        made,
+        evidence,
+        summary,
+        verdict,
+        name=name.split("/")[1],
+        licence=settings.licence,
+        redacted=redacted,
+    )
     return Upload(
         repo=name,
         endpoint=settings.endpoint,
@@ -82,12 +91,12 @@ def plan_adapter(
     )
 
 
-def _redacted(dataset: Path) -> bool:
-    """Whether the run's data set was; one that is not there says nothing against it."""
+def _redacted(dataset: Path) -> bool | None:
+    """Whether the run's data set was; None for one that is not there."""
     try:
         return DatasetManifest.model_validate_json((dataset / MANIFEST).read_bytes()).redacted
     except FileNotFoundError:
-        return True
+        return None
     except (OSError, ValidationError) as error:
         raise CommandError(f"{dataset / MANIFEST} cannot be read ({type(error).__name__})") from error
 

@@ -106,12 +106,13 @@ async def _report(
     conn: Connection, scenario: Scenario, played: Played, folder: Path, seconds: float, restarts: int
 ) -> dict[str, Any]:
     seen = await progress.read(conn)
-    phases = {"before": played.before, "between": played.between, "after": played.after}
+    rows = {"before": played.before, "between": played.between, "after": played.after}
+    phases = {phase: None if said is None else summary.graded(said) for phase, said in rows.items()}
     found: dict[str, Any] = {
         "scenario": str(scenario),
-        **{phase: None if rows is None else summary.rates(rows) for phase, rows in phases.items()},
+        **{phase: None if told is None else summary.rates(told) for phase, told in phases.items()},
         "unsafe_by_family": {
-            phase: summary.unsafe_by_family(rows) for phase, rows in phases.items() if rows is not None
+            phase: summary.unsafe_by_family(told) for phase, told in phases.items() if told is not None
         },
         "rounds": await summary.rounds(conn, folder),
         "promotion": await summary.promotion(conn, played.state),

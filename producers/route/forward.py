@@ -165,28 +165,57 @@ class Forwarder:
         candidates = pool.order(adapter)
         if direct is not None and not candidates:
             candidates = pool.order(None)
-        for replica in candidates:
-            name = direct or adapter or pool.base_of(replica)
-            try:
-                answer, lacks = await self._one(request, headers, replica, body, name, adapter)
-                if lacks and adapter is None and direct is None and await self._renamed(pool, replica, name):
-                    name = pool.base_of(replica)
-                    answer, lacks = await self._one(request, headers, replica, body, name, adapter)
-            except _NotSentError as error:
-                failure = error.answer
-                continue
-            if not lacks:
-                return answer
-            replica.missing.add(name)
-            lacking = answer
-            if adapter is not None:
-                self._metrics.missing.inc(pool.served_model, "retried")
-        if lacking is not None and (direct is not None or adapter is None):
-            lacking.replica.in_flight += 1
-            return lacking
-        if adapter is not None and (lacking is not None or not candidates):
-            raise _AdapterMissingError
-        raise failure or errors.unavailable(timed_out=False)
+        try:
+            for replica in candidates:
+                name = direct or adapter
+                try:
+                    if name is None:
+                        answer, lacks = await self._base(request, headers, pool, replica, body)
+                    else:
+                        answer, lacks = await self._one(request, headers, replica, body, name, adapter)
+                except _NotSentError as error:
+                    failure = error.answer
+                    continue
+                if not lacks:
+                    return answer
+                if lacking is not None:
+                    lacking.replica.in_flight -= 1
+                lacking = answer
+                replica.missing.add(answer.sent_name or "")
+                if adapter is not None:
+                    self._metrics.missing.inc(pool.served_model, "retried")
+            if lacking is not None and (direct is not None or adapter is None):
+                handed_on, lacking = lacking, None
+                return handed_on
+            if adapter is not None and (lacking is not None or not candidates):
+                raise _AdapterMissingError
+            raise failure or errors.unavailable(timed_out=False)
+        finally:
+            if lacking is not None:
+                lacking.replica.in_flight -= 1
+
+    async def _base(
+        self,
+        request: web.BaseRequest,
+        headers: CIMultiDict[str],
+        pool: Pool,
+        replica: Replica,
+        body: Body,
+    ) -> tuple[Answer, bool]:
+        """As `_one`, for the base, whose name may be a guess: asked again where it turns out to be another."""
+        name = pool.base_of(replica)
+        answer, lacks = await self._one(request, headers, replica, body, name, None)
+        if not lacks:
+            return answer, lacks
+        again = True
+        try:
+            again = await self._renamed(pool, replica, name)
+        finally:
+            if again:
+                replica.in_flight -= 1
+        if not again:
+            return answer, lacks
+        return await self._one(request, headers, replica, body, pool.base_of(replica), None)
 
     async def _one(
         self,
@@ -199,20 +228,20 @@ class Forwarder:
     ) -> tuple[Answer, bool]:
         """One replica's answer, and whether it says that it has no model of that name.
 
-        Such an answer was read to its end and does not count in ``in_flight``.
+        Such an answer was read to its end, and counts in ``in_flight`` as any other.
         """
         reply = await self._send(request, headers, replica, body.naming(name))
         if reply.status != 404:
             return Answer(reply, replica, name, adapter), False
-        lacks = True
+        whole = False
         try:
             text = await _read_small(reply)
-            lacks = text is not None and _says_missing(text, name)
+            whole = True
         finally:
-            # Also where the application left, or the replica broke off, while it was read.
-            if lacks:
+            # The application left, or the replica broke off, while it was read.
+            if not whole:
                 replica.in_flight -= 1
-        return Answer(reply, replica, name, adapter, text), lacks
+        return Answer(reply, replica, name, adapter, text), text is not None and _says_missing(text, name)
 
     async def _renamed(self, pool: Pool, replica: Replica, refused: str) -> bool:
         """Whether the base has another name on a replica than the one that was guessed and refused.

@@ -103,6 +103,7 @@ def test_card_metrics_and_settings_go_private_under_the_configured_account(
     assert safe["n"] == 600
     for text in (
         f"| safe | candidate | {safe['value']:.3f} | {safe['low']:.3f} to {safe['high']:.3f} | 600 |",
+        "| Personal data | redacted by form before training |",
         "Verdict **pass**", "seed 5, final loss 0.0625", "## Limitations", hashlib.sha256(WEIGHTS).hexdigest(),
     ):  # fmt: skip
         assert text in card
@@ -140,6 +141,8 @@ def test_without_a_token_or_a_name_nothing_goes(tmp_path: Path, hub: FakeHub) ->
     card = hub.repos["team/mine"]["files"]["README.md"].decode()
     assert "Not evaluated." in card
     assert "No gate has decided" in card
+    # Without its data set nobody knows, and nobody says that they were.
+    assert "| Personal data | unknown" in card
 
 
 def test_what_does_not_belong_together_does_not_go(tmp_path: Path, hub: FakeHub) -> None:
@@ -148,7 +151,9 @@ def test_what_does_not_belong_together_does_not_go(tmp_path: Path, hub: FakeHub)
     assert "about another adapter" in refusal(publish(tmp_path, other, settings))
     open_text = run_folder(tmp_path / "open", redacted=False)
     assert "not redacted" in refusal(publish(tmp_path, open_text, settings))
-    assert publish(tmp_path, open_text, settings, "--unredacted", "--dry-run").exit_code == 0
+    shown = publish(tmp_path, open_text, settings, "--unredacted", "--dry-run", "--json")
+    assert shown.exit_code == 0
+    assert "| Personal data | not redacted |" in json.loads(shown.stdout)["card"]
     (open_text / "finetune" / "adapter" / "adapter_model.safetensors").write_bytes(b"changed")
     assert "not what the run made" in refusal(publish(tmp_path, open_text, settings, "--unredacted"))
     (open_text / "finetune" / "manifest.json").unlink()

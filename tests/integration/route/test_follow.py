@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import asyncpg
 import pytest
 
 from producers.route.headers import ADAPTER_HEADER
+from producers.route.replicas import Watch
 from sentinel.embedded.ports import ReservedPort
 from sentinel.embedded.postgres import EmbeddedPostgres
 from sentinel.embedded.scripted_model import MODEL, SAFE_ANSWER, ScriptedModel
@@ -145,13 +147,30 @@ async def test_another_replica_is_tried_where_the_adapter_is_missing(make: Make)
     assert len(stage.replicas[0].seen) <= 1
 
 
-async def test_a_list_that_is_out_of_date_costs_one_detour(make: Make) -> None:
-    stage = await make(replicas=2, **{"route.replica_check_s": "60"})
-    for replica in stage.service.pools[0].replicas:
-        replica.cards = None
+class Lister(ScriptedModel):
+    """Counts how often it was asked for its list."""
+
+    def __init__(self) -> None:
+        super().__init__(obeys="safe")
+        self.strict = True
+        self.adapters = (ADAPTER,)
+        self.lists = 0
+
+    def models(self) -> Mapping[str, str | None]:
+        self.lists += 1
+        return super().models()
+
+
+async def test_a_list_that_is_out_of_date_costs_one_detour(
+    make: Make, stack: AsyncExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Nobody looks again when something was promoted.
+    monkeypatch.setattr(Watch, "look_now", lambda _: None)
+    replicas = [await stack.enter_async_context(Lister()) for _ in range(2)]
+    stage = await make(replicas, **{"route.replica_check_s": "600"})
+    # At its start it looks, and its task looks once more.
+    await wait_until(lambda: all(replica.lists >= 2 for replica in replicas))
     await stage.promote(ADAPTER)
-    # The look at the replicas that a promotion causes.
-    await wait_until(lambda: all(replica.cards for replica in stage.service.pools[0].replicas))
     stage.replicas[0].adapters = ()  # restarted
     replies = [await stage.chat() for _ in range(8)]
     assert {(reply.status, reply.headers[ADAPTER_HEADER]) for reply in replies} == {(200, ADAPTER)}
