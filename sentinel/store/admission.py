@@ -158,13 +158,17 @@ async def decide(conn: Connection, adapter: str, *, actor: str, decision: str, c
             open_to |= {AdapterState.LOADING, AdapterState.PROBING}
         if row.state not in open_to:
             raise CommandError(f"{adapter} is {row.state.value}: there is nothing to {decision}")
-        said = await conn.fetchval(
+        await conn.execute(
             "INSERT INTO approvals (adapter, actor, decision, comment) VALUES ($1, $2, $3, $4)"
-            " ON CONFLICT (adapter, actor) DO UPDATE SET adapter = excluded.adapter RETURNING decision",
+            " ON CONFLICT (adapter, actor) DO NOTHING",
             adapter,
             storable(actor),
             decision,
             storable(comment),
+        )
+        # A statement of its own: that one has waited for whoever wrote the row first, and does not see it.
+        said = await conn.fetchval(
+            "SELECT decision FROM approvals WHERE adapter = $1 AND actor = $2", adapter, storable(actor)
         )
         if said != decision:
             raise CommandError(f"{actor} has said {said!r} about {adapter} before")

@@ -2,6 +2,7 @@
 
 Partitioned by day of first receipt (UTC): ``interactions``, ``interaction_texts``, ``verdicts``, ``screenings``.
 Nothing refers to them by foreign key and there is no DEFAULT partition: both would block dropping a day.
+Rows of ``APPEND_ONLY`` are never changed or deleted: a trigger refuses it.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ from sentinel.store.tables.training import (
 )
 
 __all__ = [
+    "APPEND_ONLY",
     "PARTITIONED",
     "adapter_moves",
     "adapters",
@@ -72,3 +74,6 @@ __all__ = [
     "trigger_states",
     "verdicts",
 ]
+
+APPEND_ONLY = ("audit_log", "promotions", "evaluation_tries", "adapter_moves", "approvals")
+"""Who did what, every state of every adapter, the tries that were used up; no term of retention reaches them."""
