@@ -1,11 +1,12 @@
 """Fixtures that every test may use; servers are started once per run, on first use.
 
-Servers:      postgres_server, database_url, empty_database_url, private_postgres,
+Servers:      postgres_server, postgres14, database_url, empty_database_url, private_postgres,
               kafka, secure_kafka, kafka_factory, embedded_broker, broker (embedded | kafka)
 Environment:  SENTINEL_TEST_DATABASE_URL   use this PostgreSQL (a superuser's URL)
               SENTINEL_TEST_KAFKA          use this broker (bootstrap servers, no security) where any will do
               KAFKA_HOME                   start Apache Kafka from here
               SENTINEL_TEST_REQUIRE_KAFKA  1: a test that needs Kafka fails where there is none
+              SENTINEL_TEST_REQUIRE_POSTGRES14  1: the same for tests on PostgreSQL 14 (scripts/setup-postgres14)
 Helpers:      logs_quiet, free_port, wait_until (tests.support.waiting has the same as a function)
 """
 
@@ -28,7 +29,7 @@ from sentinel.embedded.postgres import EmbeddedPostgres
 from tests.support.brokers import ApacheKafka, Broker, Embedded
 from tests.support.kafka_server import KafkaServer, await_coordinator, why_no_kafka
 from tests.support.kafka_server import free_port as _free_port
-from tests.support.postgres import Databases, apply_migrations
+from tests.support.postgres import POSTGRES14, Databases, apply_migrations, require_postgres14
 from tests.support.security import Security, make_security
 from tests.support.waiting import WaitUntil
 from tests.support.waiting import wait_until as _wait_until
@@ -110,17 +111,41 @@ def postgres_server(server_folder: Path) -> Iterator[Databases]:
         yield databases
 
 
+@pytest.fixture(scope="session")
+def postgres14(server_folder: Path) -> Iterator[Databases]:
+    """A server of the oldest version that the product promises, with its migrated template."""
+    require_postgres14()
+    with EmbeddedPostgres(server_folder / "postgres14", durable=False, programs=POSTGRES14) as server:
+        databases = Databases(server.url)
+        databases.prepare()
+        yield databases
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A test marked ``postgres14`` runs on that version and on the run's own server."""
+    if metafunc.definition.get_closest_marker("postgres14") and "databases" in metafunc.fixturenames:
+        metafunc.parametrize("databases", ["postgres_server", "postgres14"], indirect=True, ids=["own", "14"])
+
+
 @pytest.fixture
-async def database_url(postgres_server: Databases) -> AsyncIterator[str]:
+def databases(request: pytest.FixtureRequest) -> Databases:
+    """The server of `database_url`: the run's own, where the test names no other."""
+    found = request.getfixturevalue(getattr(request, "param", "postgres_server"))
+    assert isinstance(found, Databases)
+    return found
+
+
+@pytest.fixture
+async def database_url(databases: Databases) -> AsyncIterator[str]:
     """A migrated database of the test's own, as ``postgresql+asyncpg://…``."""
-    async with postgres_server.database() as url:
+    async with databases.database() as url:
         yield url
 
 
 @pytest.fixture
-async def empty_database_url(postgres_server: Databases) -> AsyncIterator[str]:
+async def empty_database_url(databases: Databases) -> AsyncIterator[str]:
     """A database without any table."""
-    async with postgres_server.database(migrated=False) as url:
+    async with databases.database(migrated=False) as url:
         yield url
 
 

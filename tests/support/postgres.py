@@ -1,26 +1,42 @@
-"""One PostgreSQL server for the whole run, one database for each test."""
+"""One PostgreSQL server of a version for the whole run, one database for each test."""
 
 from __future__ import annotations
 
 import asyncio
+import os
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import asyncpg
+import pytest
 from sqlalchemy.engine import make_url
 
+from sentinel.embedded.postgres_binaries import Programs
+from sentinel.store.engine import libpq_url
 from sentinel.store.migrate import migrate
+
+__all__ = ["POSTGRES14", "Databases", "apply_migrations", "libpq_url", "require_postgres14", "with_database"]
+
+_FOLDER = Path(__file__).resolve().parents[2] / ".cache/postgres14"
+POSTGRES14 = Programs(_FOLDER / "native/bin", "14")
+"""What scripts/setup-postgres14 installs."""
+
+
+def require_postgres14() -> None:
+    """Skip the test where PostgreSQL 14 is missing; fail it where the environment says that it must not be."""
+    if (_FOLDER / ".setup-stamp").is_file():
+        return
+    reason = f"no PostgreSQL 14 in {_FOLDER}: run scripts/setup-postgres14"
+    if os.environ.get("SENTINEL_TEST_REQUIRE_POSTGRES14") == "1":
+        pytest.fail(f"PostgreSQL 14 is required: {reason}", pytrace=False)
+    pytest.skip(reason)
 
 
 def apply_migrations(url: str) -> None:
     """Bring the database to the newest schema; blocks, outside a running loop only."""
     asyncio.run(migrate(url))
-
-
-def libpq_url(url: str) -> str:
-    """The same address for asyncpg itself: without SQLAlchemy's driver name."""
-    return make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
 
 
 def with_database(url: str, database: str) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-STEPS = ["system-packages", "make setup", "setup-vllm", "make check", "make test"]
+STEPS = ["system-packages", "make setup", "setup-postgres14", "setup-vllm", "make check", "make test"]
 
 
 @pytest.fixture
@@ -21,7 +21,8 @@ def checkout(tmp_path: Path) -> Path:
     (folder / ".ci").mkdir()
     (tmp_path / "bin").mkdir()
     shutil.copy(ROOT / ".ci/run", folder / ".ci/run")
-    for path in (folder / "scripts/system-packages", folder / "scripts/setup-vllm", tmp_path / "bin/make"):
+    scripts = [folder / "scripts" / name for name in STEPS if " " not in name]
+    for path in (*scripts, tmp_path / "bin/make"):
         # The last argument is the target; options before it are not the question.
         path.write_text(
             '#!/bin/bash\nsaid="$(basename "$0")${*:+ ${@: -1}}"\necho "$said" >>../called\n'

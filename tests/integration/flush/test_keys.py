@@ -18,6 +18,8 @@ from tests.support.accounting import account, assert_sums
 from tests.support.recordings import NOW, TOPIC, Ledger, event, scored, unscored
 from tests.support.waiting import wait_until
 
+pytestmark = pytest.mark.postgres14
+
 STORED = (Outcome.STORED, "")
 SEEN = (Outcome.DUPLICATE, "seen")
 

@@ -18,6 +18,8 @@ from sentinel.store.partitions import create_missing
 from tests.support.accounting import account, assert_sums
 from tests.support.recordings import NOW, TOPIC, Ledger, event, ignored, letter, scored, unscored
 
+pytestmark = pytest.mark.postgres14
+
 STORED = (Outcome.STORED, "")
 
 

@@ -72,6 +72,8 @@ async def test_a_user_without_rights_is_told(empty_database_url: str) -> None:
     conn = await asyncpg.connect(libpq_url(empty_database_url))
     role = f"weak_{os.getpid()}"
     await conn.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'hush'")
+    # Until PostgreSQL 15 everybody might create tables here.
+    await conn.execute("REVOKE CREATE ON SCHEMA public FROM PUBLIC")
     try:
         host = empty_database_url.rpartition("@")[2]
         status, _, err = await _sentinel(f"postgresql://{role}:hush@{host}")

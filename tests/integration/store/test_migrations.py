@@ -43,6 +43,8 @@ from tests.integration.store.catalogue import catalogue, objects
 from tests.integration.store.samples import DAY, add_event
 from tests.support.postgres import libpq_url
 
+pytestmark = pytest.mark.postgres14
+
 Conn: TypeAlias = "asyncpg.Connection[Any]"
 
 
@@ -228,7 +230,7 @@ async def test_a_failing_step_leaves_the_step_before(empty_database_url: str) ->
     assert await schema_version(conn) == "0002"
     assert await conn.fetchval("SELECT to_regclass('findings')") is None
     await conn.execute("DROP TABLE preference_pairs")
-    assert await migrate(empty_database_url) == ["0003", "0004", "0005", "0006", "0007", "0008"]
+    assert await migrate(empty_database_url) == [step.revision for step in steps()[2:]]
     await conn.close()
 
 

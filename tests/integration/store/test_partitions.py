@@ -24,6 +24,8 @@ from sentinel.store.tables import PARTITIONED
 from tests.integration.store.samples import DAY, add_event
 from tests.support.waiting import wait_until
 
+pytestmark = pytest.mark.postgres14
+
 Conn: TypeAlias = "asyncpg.Connection[Any]"
 NEXT = DAY + dt.timedelta(days=1)
 

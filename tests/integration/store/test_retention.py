@@ -21,6 +21,8 @@ from tests.integration.store.samples import add_event, add_finding, add_verdict
 from tests.integration.store.test_partitions import interrupt_detach
 from tests.support.waiting import WaitUntil
 
+pytestmark = pytest.mark.postgres14
+
 Conn: TypeAlias = "asyncpg.Connection[Any]"
 TODAY = dt.date(2026, 6, 30)
 TERMS = Retention(

@@ -13,6 +13,8 @@ from sentinel.store.partitions import ensure_partitions
 from tests.integration.store.samples import DAY, add_event, add_finding, add_pair
 from tests.support.postgres import Databases, libpq_url
 
+pytestmark = pytest.mark.postgres14
+
 Conn: TypeAlias = "asyncpg.Connection[Any]"
 
 COLUMNS = [
