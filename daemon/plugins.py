@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
@@ -85,7 +86,32 @@ def as_command(name: str, offered: object) -> Command:
     if not isinstance(command, (TyperCommand, TyperGroup)):
         raise TypeError(f"{type(command).__name__} is no command")
     command.name = name
+    _tidy(command)
     return command
+
+
+def _tidy(command: Command) -> None:
+    """Give help in paragraphs that fit any terminal, and no options for completion: the program is one, not a part."""
+    command.params = [parameter for parameter in command.params if parameter.name not in _COMPLETION]
+    if command.help:
+        command.help = "\n\n".join(map(_reflowed, inspect.cleandoc(command.help).split("\n\n")))
+    if isinstance(command, TyperGroup):
+        for inner in command.commands.values():
+            if isinstance(inner, (TyperCommand, TyperGroup)):
+                _tidy(inner)
+
+
+def _reflowed(paragraph: str) -> str:
+    """Its lines joined where the source only ran out of room: not behind a short line, nor before an indented one."""
+    lines: list[str] = []
+    room = 0
+    for line in paragraph.split("\n"):
+        if lines and room >= _FULL_LINE and not line.startswith(" "):
+            lines[-1] += f" {line}"
+        else:
+            lines.append(line)
+        room = len(line)
+    return "\n".join(lines)
 
 
 def _broken(name: str, cause: str) -> Command:
@@ -123,6 +149,10 @@ def _debug(context: typer.Context, _: Any, value: Any) -> None:
     if value:
         _amend(context, debug=True)
 
+
+_COMPLETION: Final = frozenset({"install_completion", "show_completion"})
+_FULL_LINE: Final = 90
+"""Characters of a docstring's line after which the next word may have found no room; lines end before 120."""
 
 _SHARED: Final[dict[str, Callable[[typer.Context, Any, Any], None]]] = {
     "config": _config,

@@ -16,7 +16,7 @@ def demo(
     context: typer.Context,
     scenario: Annotated[
         str,
-        typer.Option(envvar="SCENARIO", help="close, bad-candidate, guard-outage, kill or second-round."),
+        typer.Option(envvar="SCENARIO", help="What is played; the list is above."),
     ] = "close",
     rate: Annotated[float, typer.Option(help="Mean requests a second.")] = 30.0,
     requests: Annotated[int, typer.Option(min=1, help="Requests of each phase of the traffic.")] = 450,
@@ -46,7 +46,17 @@ def demo(
     an adapter, the gate decides, and the promoted adapter answers new traffic. It ends by itself and stops what
     it started; its folder under runs/ keeps logs, summary.json and report.html.
 
-    Examples: sentinel demo  ·  sentinel demo --scenario bad-candidate  ·  sentinel demo --requests 80 --rate 20
+    Scenarios:
+      ·  close: the whole loop, once
+      ·  bad-candidate: the gate says no to a model that collapsed
+      ·  guard-outage: the guard dies under traffic, and nothing is lost
+      ·  kill: daemon and trainer die on the way
+      ·  second-round: a second adapter learns more and keeps what the first one gained
+
+    Examples:
+      ·  sentinel demo
+      ·  sentinel demo --scenario bad-candidate
+      ·  sentinel demo --requests 80 --rate 20
     """
     settings = settings_of(context)
 
@@ -59,6 +69,8 @@ def demo(
 
     if scenario not in set(Scenario):
         raise CommandError(f"--scenario {scenario!r} is unknown; one of {', '.join(Scenario)}")
+    if rate <= 0:
+        raise CommandError(f"--rate must be positive, not {rate:g}")
     if scenario == Scenario.SECOND_ROUND and not train:
         raise CommandError("--no-train: second-round is about two training runs; leave one of both out")
     options = DemoOptions(
@@ -76,12 +88,23 @@ def demo(
         ),
     )
 
+    console = Console()
+
     async def main() -> None:
         task = asyncio.current_task()
-        # Ctrl-C and SIGTERM unwind through the blocks that stop what was started.
+        stopping = False
+
+        def stop() -> None:
+            # Ctrl-C and SIGTERM unwind through the blocks that stop what was started; a second one would leave them.
+            nonlocal stopping
+            console.print("still stopping …" if stopping else "stopping what was started …")
+            if task is not None and not stopping:
+                stopping = True
+                task.cancel()
+
         for number in (signal.SIGINT, signal.SIGTERM):
-            asyncio.get_running_loop().add_signal_handler(number, lambda: task.cancel() if task else None)
-        await run(options, clock=SystemClock(), console=Console())
+            asyncio.get_running_loop().add_signal_handler(number, stop)
+        await run(options, clock=SystemClock(), console=console)
 
     try:
         asyncio.run(main())

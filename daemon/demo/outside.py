@@ -71,6 +71,8 @@ async def prepare(external: External, run: str) -> tuple[External, Changes]:
 
 
 async def _serves(option: str, url: str, name: str) -> None:
+    if not url.startswith(("http://", "https://")):
+        raise CommandError(f"{option} {url!r}: write http://HOST:PORT")
     asked = f"{url.rstrip('/')}/v1/models"
     try:
         async with (

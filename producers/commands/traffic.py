@@ -28,7 +28,7 @@ def traffic(
     ] = "",
     rate: Annotated[float, typer.Option(help="Mean arrivals a second; the gaps are exponential.")] = 50.0,
     duration: Annotated[float | None, typer.Option(help="Seconds to run; default: until Ctrl-C.")] = None,
-    requests: Annotated[int | None, typer.Option(help="Requests to send at most.")] = None,
+    requests: Annotated[int | None, typer.Option(min=1, help="Requests to send at most.")] = None,
     seed: Annotated[int, typer.Option(help="Of prompts and arrival times; event ids are always random.")] = 0,
     harmful: Annotated[float, typer.Option(min=0, max=1, help="Share of harmful built-in prompts.")] = 0.3,
     families: Annotated[
@@ -63,14 +63,18 @@ def traffic(
     WildJailbreak, XSTest, HarmBench and others: exact and near duplicates are removed and counted, the rest is
     shuffled by the seed. hub:OWNER/NAME@REVISION:PATTERN chooses a revision and files.
 
-    Examples: sentinel traffic --model-url http://127.0.0.1:8004 --duration 60
+    Examples:
+      ·  sentinel traffic --model-url http://127.0.0.1:8004 --duration 60
       ·  sentinel traffic --prompts xstest.csv --rate 5 --requests 450
       ·  sentinel traffic --prompts hub:allenai/wildguardmix:test/* --format otlp-span --per-record 20
     """
     settings = settings_of(context)
     from producers.traffic.formats import FORMATS
     from producers.traffic.publishing import Publisher
+    from sentinel import logs
 
+    # aiokafka tells each failed connection in its own words, before ours.
+    logs.silence_libraries()
     if record_format not in FORMATS:
         raise CommandError(f"--format {record_format!r} is unknown; one of {', '.join(FORMATS)}")
     if per_record > 1 and not FORMATS[record_format].several:
@@ -78,13 +82,16 @@ def traffic(
         raise CommandError(
             f"--per-record: a record of --format {record_format} holds one; several: {several}"
         )
-    if rate <= 0:
-        raise CommandError("--rate must be positive")
+    for option, value in (("--rate", rate), ("--duration", duration)):
+        if value is not None and value <= 0:
+            raise CommandError(f"{option} must be positive, not {value:g}")
     served = next(iter(settings.served_models.values()), None)
     name = model or (served.public_name if served else "")
     if not name:
         raise CommandError("name the model to ask with --model, or configure served_models")
-    url = model_url or f"http://127.0.0.1:{settings.route.port}"
+    url = (model_url or f"http://127.0.0.1:{settings.route.port}").rstrip("/").removesuffix("/v1")
+    if not url.startswith(("http://", "https://")):
+        raise CommandError(f"--model-url {model_url!r}: write http://HOST:PORT")
     source = _source(prompts, seed, harmful, families)
     counts = asyncio.run(
         _run(

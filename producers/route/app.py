@@ -48,7 +48,13 @@ class RouteService:
         self.clock: Clock = clock or SystemClock()
         self.pools = [Pool(name, model) for name, model in settings.served_models.items()]
         if not self.pools or not all(pool.replicas for pool in self.pools):
-            raise ConfigurationError("served_models: the route needs a served model, and replicas for each")
+            empty = [
+                f"served_models.{pool.served_model}.replicas" for pool in self.pools if not pool.replicas
+            ]
+            raise ConfigurationError(
+                f"{', '.join(empty) or 'served_models'} is empty: name the addresses that the route passes calls on"
+                " to; `sentinel settings example` shows how"
+            )
         self.metrics = RouteMetrics(
             CollectorRegistry(),
             served_models=settings.served_models,

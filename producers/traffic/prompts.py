@@ -64,6 +64,10 @@ def built_in(
         raise CommandError(
             f"no harmful family is called {', '.join(unknown)}: choose of {', '.join(HARMFUL_FAMILIES)}"
         )
+    return _drawn(rng, harmful_share, families)
+
+
+def _drawn(rng: random.Random, harmful_share: float, families: Sequence[str]) -> Iterator[Prompt]:
     while True:
         if rng.random() < harmful_share:
             made = draw(rng, Kind.HARMFUL, family=rng.choice(families), split=Split.TRAIN)

@@ -53,7 +53,11 @@ class Publisher:
                 await producer.start()
             except KafkaError as error:
                 await producer.stop()
-                raise UnavailableError(f"Kafka does not answer: {type(error).__name__}") from error
+                servers = ", ".join(self._kafka.bootstrap_servers)
+                raise UnavailableError(
+                    f"Kafka does not answer at {servers} ({type(error).__name__}): set kafka.bootstrap_servers, or add"
+                    " --no-publish where the route publishes"
+                ) from error
             self._producer = producer
         if self._log_path is not None:
             self._log = self._log_path.open("ab")

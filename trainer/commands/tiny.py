@@ -75,7 +75,10 @@ def measure(
     only: Annotated[str | None, typer.Option(metavar="NAMES", help="Of chat,guard-a,guard-b.")] = None,
     samples: Annotated[int, typer.Option(min=1, help="Held-out requests of each sort.")] = 150,
 ) -> None:
-    """Measure finished models again and replace their figures: the guards, after a new chat model."""
+    """Measure finished models again and replace their figures: the guards, after a new chat model.
+
+    Example: sentinel tiny measure --in runs/tiny --only guard-a,guard-b
+    """
     from sentinel.tiny.artefacts import Model
 
     models = [Model(name) for name in _names(only)]
@@ -93,7 +96,10 @@ def show(
     only: Annotated[str | None, typer.Option(metavar="NAMES", help="Of chat,guard-a,guard-b.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="JSON instead of tables.")] = False,
 ) -> None:
-    """Compare every file with its manifest and print the recorded rates, each with n and a 95 % interval (Wilson)."""
+    """Compare every file with its manifest and print the recorded rates, each with n and a 95 % interval (Wilson).
+
+    Example: sentinel tiny show --only chat
+    """
     import msgspec
 
     from sentinel.tiny.artefacts import Model, evaluation_of, shipped, verify
