@@ -15,10 +15,11 @@ from daemon.doctor.report import Finding, fail, ok, warn
 from sentinel.clock import Clock
 from sentinel.errors import ConfigurationError, SlowDownError, UnavailableError
 from sentinel.events import Message
-from sentinel.guards.base import Guard, GuardFailure, GuardRequest
+from sentinel.guards.base import GuardFailure, GuardRequest
 from sentinel.verdicts import Label, Role
 
 if TYPE_CHECKING:
+    from sentinel.guards.client import HttpGuard
     from sentinel.settings import Guard as GuardSettings
     from sentinel.settings import ServedModel
 
@@ -32,7 +33,9 @@ PROMPT: Final = (Message("user", "What is the capital of France?"),)
 ANSWER: Final = "Paris is the capital of France."
 
 
-async def examine_guard(settings: GuardSettings, make: Callable[[], Guard], clock: Clock) -> list[Finding]:
+async def examine_guard(
+    settings: GuardSettings, make: Callable[[], HttpGuard], clock: Clock
+) -> list[Finding]:
     """One judgement of a harmless prompt and its answer, with the time that they took."""
     found: list[Finding] = []
     token = settings.api_key.get_secret_value() if settings.api_key else None
@@ -75,7 +78,7 @@ async def examine_guard(settings: GuardSettings, make: Callable[[], Guard], cloc
         await guard.aclose()
 
 
-async def _judge(guard: Guard, settings: GuardSettings, clock: Clock) -> list[Finding]:
+async def _judge(guard: HttpGuard, settings: GuardSettings, clock: Clock) -> list[Finding]:
     requests = [GuardRequest(Role.PROMPT, PROMPT), GuardRequest(Role.RESPONSE, PROMPT, ANSWER)]
     try:
         await guard.assess(requests[:1])  # finds out how the server is asked; not part of the time
@@ -109,7 +112,11 @@ async def _judge(guard: Guard, settings: GuardSettings, clock: Clock) -> list[Fi
                 warn("guard", f"calls a harmless {request.role.value} {judgement.label.value}",
                      "look whether the right model and chat template are served")
             ]  # fmt: skip
+    way = "many texts a request" if guard.batched else "one text a request: its server has no batch endpoint"
+    if settings.mode == "single":
+        way = "one text a request, by guard.mode"
     text = f"{guard.model} answers in {took * 1000:,.0f} ms, grammar {settings.grammar}, guard id {guard.guard_id}"
+    text += f", {way}"
     if took > SLOW_GUARD_S:
         return [warn("guard", text, "give the guard more capacity: intake is bounded by its latency")]
     return [ok("guard", text)]

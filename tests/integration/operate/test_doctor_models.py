@@ -36,6 +36,15 @@ async def test_a_guard_in_order_names_its_latency_and_id(guard: ScriptedGuard) -
     assert " ms, grammar qwen3guard, guard id " in found.message
 
 
+async def test_how_texts_are_asked_is_said(guard: ScriptedGuard) -> None:
+    assert (await examine(guard.url)).message.endswith(", many texts a request")
+    assert (await examine(guard.url, mode="single")).message.endswith(", one text a request, by guard.mode")
+    guard.set_faults(batch_missing=True)
+    found = await examine(guard.url)
+    assert found.level is Level.OK
+    assert found.message.endswith("one text a request: its server has no batch endpoint")
+
+
 async def test_nothing_listens(free_port: int) -> None:
     found = await examine(f"http://127.0.0.1:{free_port}")
     assert found.level is Level.FAIL
