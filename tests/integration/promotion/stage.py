@@ -11,6 +11,7 @@ from uuid import UUID, uuid4
 
 import asyncpg
 import msgspec
+import orjson
 
 from sentinel.jobs import JobPayload
 from sentinel.manifests import AdapterManifest
@@ -49,6 +50,15 @@ def settings_of(
             "promotion": {"mode": "auto", "probe_timeout_s": 60.0, "unload_grace_s": 0.0, **promotion},
         }
     )
+
+
+def as_json(stage: Stage, replicas: Sequence[ScriptedReplica]) -> str:
+    """The settings of `settings_of`, for a process of its own."""
+    made: dict[str, Any] = settings_of(stage.database_url, stage.folder / "store", replicas).model_dump(
+        mode="json", exclude_unset=True
+    )
+    made["database"]["url"] = stage.database_url  # it is hidden in a dump
+    return orjson.dumps(made).decode()
 
 
 class Stage:

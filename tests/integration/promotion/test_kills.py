@@ -6,14 +6,13 @@ import asyncio
 import signal
 import sys
 from pathlib import Path
-from typing import Any
 
 import orjson
 import pytest
 
 from sentinel.settings import Settings
 from sentinel.store.connections import Connect
-from tests.integration.promotion.stage import MODEL, Stage, settings_of
+from tests.integration.promotion.stage import MODEL, Stage, as_json
 from tests.integration.serving.scripted_replica import ScriptedReplica
 from trainer.promote import STEPS, promote
 
@@ -69,7 +68,7 @@ async def test_its_process_is_killed_after(
     await promote(connect, settings, MODEL, "a", actor="test")
     await stage.adapter("b", incumbent="a")
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "tests.integration.promotion.killed", _json(stage, replicas), "b", step),
+        *(sys.executable, "-m", "tests.integration.promotion.killed", as_json(stage, replicas), "b", step),
         cwd=ROOT,
     )
     assert await asyncio.wait_for(process.wait(), 180) == -signal.SIGKILL
@@ -114,11 +113,3 @@ async def _finished(stage: Stage, settings: Settings) -> None:
     assert await stage.states() == {"a": "superseded", "b": "promoted"}
     assert len(await stage.fetch("SELECT FROM outbox")) == 2
     assert sorted(file.name for file in settings.adapters.store.iterdir()) == [".lock", "a", "b"]
-
-
-def _json(stage: Stage, replicas: Pair) -> str:
-    made: dict[str, Any] = settings_of(stage.database_url, stage.folder / "store", replicas).model_dump(
-        mode="json", exclude_unset=True
-    )
-    made["database"]["url"] = stage.database_url  # it is hidden in a dump
-    return orjson.dumps(made).decode()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import sys
+from pathlib import Path
 from uuid import uuid4
 
 import orjson
@@ -16,11 +18,12 @@ from sentinel.settings import Settings
 from sentinel.states import AdapterState
 from sentinel.store.admission import PromotionRefusedError, Refusal, decide, freeze, unfreeze
 from sentinel.store.connections import Connect
-from tests.integration.promotion.stage import MODEL, Stage, settings_of
+from tests.integration.promotion.stage import MODEL, Stage, as_json, settings_of
 from tests.integration.serving.scripted_replica import BASE, ScriptedReplica
 from trainer.promote import PromotionFailedError, promote, run_promotion
 from trainer.rollback import rollback, run_rollback
 
+ROOT = Path(__file__).resolve().parents[3]
 Pair = tuple[ScriptedReplica, ScriptedReplica]
 
 
@@ -348,3 +351,16 @@ async def test_jobs_find_the_adapter_of_their_run(stage: Stage, settings: Settin
     assert change.adapter == "a"
     with pytest.raises(CommandError, match="has made no adapter"):
         await run_promotion(settings, Payload())
+
+
+async def test_jobs_need_nothing_that_fits_weights(stage: Stage, replicas: Pair) -> None:
+    """A worker beside the engines promotes and rolls back without torch, whatever else goes on."""
+    run_id = uuid4()
+    await stage.adapter("a", run_id=run_id)
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "tests.integration.promotion.without_training"),
+        *(as_json(stage, replicas), str(run_id)),
+        cwd=ROOT,
+    )
+    assert await asyncio.wait_for(process.wait(), 180) == 0
+    assert [action for _, action, *_ in await stage.history()] == ["promote", "rollback"]
