@@ -44,7 +44,7 @@ async def execute(settings: Settings, run_id: UUID, clock: Clock, shown: Report)
             with RunDirectory.hold(folder, clock) as directory:
                 async with connect() as conn:
                     attempt = await training.begin_attempt(conn, run_id, str(folder))
-                return await _attempt(settings, run, attempt, directory, connect, clock, shown)
+                return await _attempt(settings, run, attempt, directory, connect, clock, shown, warming)
     finally:
         await warming
 
@@ -57,13 +57,14 @@ async def _attempt(
     connect: Connect,
     clock: Clock,
     shown: Report,
+    imported: asyncio.Task[None],
 ) -> str:
     progress = _Progress(connect, run.run_id, attempt, shown)
     reporting = asyncio.create_task(progress.keep(), name="progress")
     try:
         directory.claim(run.run_id)
         directory.event("attempt", attempt=attempt)
-        steps = Steps(settings, run, attempt, directory, connect, clock, progress.report)
+        steps = Steps(settings, run, attempt, directory, connect, clock, progress.report, imported)
         verdict = await run_pipeline(steps)
     except (CommandError, ConfigurationError, TrainingError) as error:
         directory.event("failed", error=str(error))

@@ -78,8 +78,11 @@ class Steps:
         connect: Connect,
         clock: Clock,
         report: Report,
+        imported: asyncio.Future[None],
     ) -> None:
+        """``imported`` is done when the training libraries are."""
         self._settings = settings
+        self._imported = imported
         self._run = run
         self._attempt = attempt
         self._directory = directory
@@ -165,6 +168,8 @@ class Steps:
         from trainer.scorers.grader import make_grader
 
         served = self._settings.served_models[self._run.served_model]
+        # Two threads that import the same libraries at once: one of them meets modules that are half there.
+        await asyncio.shield(self._imported)
         made = await asyncio.to_thread(
             finetune,
             self._directory.path / "dataset",

@@ -35,8 +35,8 @@ CROSSING_LIMIT_S: Final = 90.0
 """Time after the last pair in which a crossed threshold must have started a run; rules are looked at every second."""
 FOLLOW_LIMIT_S: Final = 120.0
 """Time in which the route must answer with what was promoted; it looks twice a second."""
-PLACES: Final = 256
-"""Requests under way at most: where the model is slower than its users they wait, and none is lost."""
+PLACES: Final = 400
+"""Requests under way at most, each two sockets of the route: where the model is slower than its users they wait."""
 
 
 class Stage:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -87,10 +88,14 @@ class Played:
         if self.broken is not None:
             raise self.broken
         return Finetuned(
+            created_at=SystemClock().now(),
+            code_version="1",
             adapter=folder / "adapter",
             weights_sha256=sha("weights"),
             adapter_bytes=1,
             rank=8,
+            alpha=16,
+            dropout=0.0,
             target_modules=("q_proj",),
             base=base,
             base_sha256=sha("base"),
@@ -428,6 +433,27 @@ async def test_a_training_that_broke_down_ends_the_run(
         await attempt(settings, run_id)
     run = await training.run_of(conn, run_id)
     assert (run.state, run.error) == (RunState.FAILED, "the loss is no number at step 3")
+
+
+async def test_training_begins_when_its_libraries_are_there(
+    conn: Conn, played: Played, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Imported by two threads at once, they are half there for one of them."""
+    begun_to_train = threading.Event()
+    made, early = played.finetune, []
+
+    def import_slowly() -> None:
+        # A data set of two rows takes less.
+        early.append(begun_to_train.wait(2.0))
+
+    def finetune(*arguments: Any, **rest: Any) -> Finetuned:
+        begun_to_train.set()
+        return made(*arguments, **rest)
+
+    monkeypatch.setattr(execution, "_import_training", import_slowly)
+    monkeypatch.setattr(finetune_run, "finetune", finetune)
+    assert await attempt(settings, await begun(conn)) == "pass"
+    assert early == [False]
 
 
 async def test_news_of_progress_outlive_a_database_that_went_away(
