@@ -28,7 +28,7 @@ def make_serving(
         raise CommandError(f"served_models.{served_model}.replicas is empty: nothing can be loaded anywhere")
     return Serving(
         served_model,
-        [Replica(url, model.remote_prefix) for url in model.replicas],
+        [Replica(url, prefix) for url, prefix in model.seen_from],
         admin_token=model.admin_token.get_secret_value() if model.admin_token else None,
         metrics=metrics,
         clock=clock,

@@ -46,7 +46,7 @@ async def examine_adapters(settings: Settings) -> list[Finding]:
     if not names:
         return []
     store = settings.adapters.store.absolute()
-    same_host = any(settings.served_models[name].remote_prefix is None for name in names)
+    same_host = any(not settings.served_models[name].remote_prefix for name in names)
     found = [*check_ranks(settings), *check_store(store, same_host=same_host)]
     if not store.is_dir():
         return found
@@ -55,7 +55,7 @@ async def examine_adapters(settings: Settings) -> list[Finding]:
         try:
             with _without_weights(store, served.max_lora_rank) as folder:
                 found += await asyncio.gather(
-                    *(_replica(name, served, url, folder) for url in served.replicas)
+                    *(_replica(name, served, url, prefix, folder) for url, prefix in served.seen_from)
                 )
         except OSError as error:
             text = f"{store} cannot be written by this user ({error.strerror}), so no replica was asked"
@@ -94,10 +94,10 @@ def _without_weights(store: Path, rank: int) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-async def _replica(name: str, served: ServedModel, url: str, folder: Path) -> Finding:
+async def _replica(name: str, served: ServedModel, url: str, prefix: str | None, folder: Path) -> Finding:
     token = served.admin_token.get_secret_value() if served.admin_token else None
     asked = WantedAdapter(folder.name.removeprefix("."), folder)
-    path = Replica(url, served.remote_prefix).path_of(asked)
+    path = Replica(url, prefix).path_of(asked)
     options = ReplicaOptions(timeout=_REQUEST_S, load_timeout=_REQUEST_S)
     client = ReplicaClient(url, admin_token=token, options=options)
     try:

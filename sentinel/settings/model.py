@@ -92,7 +92,25 @@ class ServedModel(Section):
     event_models: Strings = Field((), description="Patterns of model names in events that belong to it.")
     replicas: HttpUrls = Field((), description="One address for each API-server process, never a balancer.")
     admin_token: SecretStr | None = Field(None, description="Bearer token of the replicas.")
-    remote_prefix: str | None = Field(
-        None, description="Where the replicas see the folder adapters.store; none: under the same path."
+    remote_prefix: Strings = Field(
+        (),
+        description="Where replicas see the folder adapters.store: one path for all, or one for each; none: as here.",
     )
     max_lora_rank: Count = Field(16, description="Largest adapter rank that the replicas accept.")
+
+    @model_validator(mode="after")
+    def _prefixes(self) -> Self:
+        if len(self.remote_prefix) not in {0, 1, len(self.replicas)}:
+            raise ValueError(
+                f"remote_prefix has {len(self.remote_prefix)} paths and there are {len(self.replicas)} replicas: write"
+                " one path for all of them, or one for each in their order"
+            )
+        return self
+
+    @property
+    def seen_from(self) -> tuple[tuple[str, str | None], ...]:
+        """Each replica's address with the folder where it sees adapters; None: under the same path as here."""
+        prefixes: tuple[str | None, ...] = self.remote_prefix or (None,)
+        if len(prefixes) == 1:
+            prefixes *= len(self.replicas)
+        return tuple(zip(self.replicas, prefixes, strict=True))

@@ -176,7 +176,7 @@ def test_the_trainers_environment_makes_valid_settings(
         return
     assert trainer.evaluation.server_url == TRAINING["EVALUATION_URL"]
     assert trainer.evaluation.remote_prefix == TRAINING["ADAPTERS_SEEN"]
-    assert trainer.served_models["main"].remote_prefix == TRAINING["ADAPTERS_SEEN"]
+    assert trainer.served_models["main"].remote_prefix == (TRAINING["ADAPTERS_SEEN"],)
     assert trainer.evaluation.judge.weights != trainer.guard.weights
     assert [source.kind for source in trainer.evaluation.sets] == ["harmful"]
     assert trainer.evaluation.utility == "judge"

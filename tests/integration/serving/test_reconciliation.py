@@ -10,8 +10,10 @@ import pytest
 
 from sentinel.clock import ManualClock
 from sentinel.serving import Replica, ReplicaReport, ReplicaState, Serving, announceable
+from sentinel.serving_assembly import make_serving
 from sentinel.serving_desired import DesiredState, Probe, WantedAdapter
 from sentinel.serving_replica import ReplicaOptions
+from sentinel.settings import Settings
 from tests.integration.serving.scripted_replica import BASE, ScriptedReplica, answer_of
 
 QUESTIONS = ("one", "two")
@@ -261,6 +263,33 @@ async def test_a_replica_on_another_host_gets_its_own_path(
     serving = Serving("chat", [Replica(pair[0].url + "/v1", "/mnt/there")])
     assert states(await serving.reconcile(DESIRED)) == ["ok"]
     await serving.aclose()
+
+
+class Told(ScriptedReplica):
+    """Keeps the paths that it was told to load from."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.paths: list[str] = []
+
+    def _load(self, name: str, path: str) -> tuple[int, bytes]:
+        self.paths.append(path)
+        return super()._load(name, path)
+
+
+async def test_settings_give_each_replica_its_own_path() -> None:
+    async with Told() as one, Told() as other:
+        served = {
+            "public_name": "c",
+            "base": "b",
+            "replicas": [one.url, other.url],
+            "remote_prefix": ["/mnt/one", "/mnt/other"],
+        }
+        serving = make_serving(Settings.model_validate({"served_models": {"chat": served}}), "chat")
+        assert states(await serving.reconcile(DESIRED)) == ["ok", "ok"]
+        await serving.aclose()
+        assert one.paths == ["/mnt/one/new", "/mnt/one/old"]
+        assert other.paths == ["/mnt/other/new", "/mnt/other/old"]
 
 
 async def test_it_goes_on_until_it_is_stopped(

@@ -155,3 +155,23 @@ def test_every_field_is_described_and_every_secret_is_a_secret() -> None:
         assert key.field.description, path
         if any(word in path[-1] for word in ("password", "token", "api_key")) and path[-1] != "max_tokens":
             assert SecretStr in key.types, path
+
+
+@pytest.mark.parametrize(
+    ("written", "seen"),
+    [
+        (None, (None, None)),
+        ("/mnt/adapters", ("/mnt/adapters", "/mnt/adapters")),
+        (["/mnt/one", "/mnt/other"], ("/mnt/one", "/mnt/other")),
+        ("/mnt/one,/mnt/other", ("/mnt/one", "/mnt/other")),
+    ],
+)
+def test_each_replica_may_see_the_adapters_elsewhere(written: object, seen: tuple[str | None, ...]) -> None:
+    urls = ("http://h:1", "http://h:2")
+    served: dict[str, object] = {"public_name": "c", "base": "b", "replicas": urls}
+    if written is not None:
+        served["remote_prefix"] = written
+    settings = Settings.model_validate({"served_models": {"chat": served}})
+    assert settings.served_models["chat"].seen_from == tuple(zip(urls, seen, strict=True))
+    with pytest.raises(ValidationError, match="3 paths and there are 2 replicas"):
+        Settings.model_validate({"served_models": {"chat": served | {"remote_prefix": ["/1", "/2", "/3"]}}})
