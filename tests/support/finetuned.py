@@ -22,7 +22,8 @@ def finetuned(folder: Path) -> Path:
     (folder / "train_metrics.jsonl").write_text('{"step": 1, "loss": 0.5}\n')
     made = Finetuned(
         adapter=folder / "adapter", weights_sha256=hashlib.sha256(WEIGHTS).hexdigest(), adapter_bytes=len(WEIGHTS),
-        rank=8, target_modules=("q_proj",), base="team/base-1b", base_sha256="b" * 64, dataset_sha256="d" * 64,
+        created_at=SystemClock().now(), code_version="1", rank=8, alpha=16, dropout=0.0,
+        target_modules=("q_proj",), base="team/base-1b", base_sha256="b" * 64, dataset_sha256="d" * 64,
         recipe_sha256="r" * 64, seed=5, method="dpo", rows=96, steps=36, planned_steps=40, stopped=None,
         chosen_step=24, why="the best answers",
         score=Score(safety=0.9375, usefulness=1.0, garbled=0.0, length_ratio=1.0, loss=0.1), final_loss=0.0625,

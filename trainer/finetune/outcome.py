@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,11 +27,15 @@ class Finetuned(Struct, frozen=True, kw_only=True):
     """What a run made. Written as ``manifest.json``, last of all; paths are relative to the run's folder there."""
 
     schema_version: int = 1
+    created_at: dt.datetime
+    code_version: str
     adapter: Path
     """Holds ``adapter_config.json`` and ``adapter_model.safetensors``, nothing else."""
     weights_sha256: str
     adapter_bytes: int
     rank: int
+    alpha: float
+    dropout: float
     target_modules: tuple[str, ...]
     base: str
     base_sha256: str

@@ -12,6 +12,7 @@ import contextlib
 import hashlib
 import shutil
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
@@ -156,10 +157,14 @@ def _train(
         write_adapter(folder, chosen, name)
     place.wait_for_everyone()
     result = Finetuned(
+        created_at=(clock or SystemClock()).now(),
+        code_version=version("sentinel-loop"),
         adapter=folder / ADAPTER,
         weights_sha256=adapter_sha256(folder / ADAPTER),
         adapter_bytes=(folder / ADAPTER / WEIGHTS).stat().st_size,
         rank=recipe.lora.rank,
+        alpha=recipe.lora.alpha,
+        dropout=recipe.lora.dropout,
         target_modules=tuple(sorted(lora.target_modules or ())),
         base=name,
         base_sha256=inputs.base_sha256,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import hashlib
 import json
 import math
@@ -11,6 +12,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ from tests.integration.finetune.conftest import EVERY, STEPS, small
 from trainer.evidence import ItemOutcome
 from trainer.finetune import checkpoints as register
 from trainer.finetune import run, running
+from trainer.finetune.families import FAMILIES
 from trainer.finetune.outcome import Finetuned, read_finetuned
 from trainer.finetune.run import finetune
 from trainer.finetune.validation import ValidationItem
@@ -70,6 +73,21 @@ def test_a_run_leaves_its_records(finished: Run) -> None:
     manifest = json.loads((folder / "manifest.json").read_bytes())
     assert manifest["weights_sha256"] == made.weights_sha256
     assert manifest["adapter"] == "adapter"
+    assert [manifest[key] for key in ("rank", "alpha", "dropout", "seed", "method")] == [
+        4,
+        8.0,
+        0.0,
+        3,
+        "dpo",
+    ]
+    assert manifest["target_modules"] == sorted(FAMILIES["llama"])
+    assert (manifest["base"], manifest["code_version"]) == (tiny_pairs.CHAT.name, version("sentinel-loop"))
+    assert dt.datetime.fromisoformat(manifest["created_at"]) == made.created_at
+    # Its figures are those of the files beside it.
+    metrics = lines(folder / "train_metrics.jsonl")
+    assert manifest["final_loss"] == [one["loss"] for one in metrics if "loss" in one][-1]
+    held_out = {one["step"]: one["eval_loss"] for one in metrics if "eval_loss" in one}
+    assert manifest["score"]["loss"] == held_out[manifest["chosen_step"]]
     assert yaml.safe_load((folder / "config_snapshot.yaml").read_text())["optimizer"]["max_steps"] == STEPS
     environment = json.loads((folder / "env.json").read_bytes())
     assert re.fullmatch("[0-9a-f]{12}|nogit", environment["git"])
@@ -78,6 +96,14 @@ def test_a_run_leaves_its_records(finished: Run) -> None:
     events = lines(folder / "events.jsonl")
     assert [one["action"] for one in events] == ["started", *["checkpoint"] * 3, "finished"]
     assert all("ts" in one for one in events)
+    # Displacement, over-optimisation and length bias show in these first; their limits are in test_choosing.
+    steps = [one for one in lines(folder / "train_metrics.jsonl") if "loss" in one]
+    assert len(steps) == STEPS
+    assert all(
+        {"logps/chosen", "logps/rejected", "rewards/chosen", "rewards/margins"} <= set(one) for one in steps
+    )
+    assert all(one["logps/chosen"] < 0 for one in steps)
+    assert all(one["length_ratio"] > 0 for one in events if one["action"] == "checkpoint")
     samples = lines(folder / "samples" / f"step-{STEPS:06d}.jsonl")
     assert len(samples) == 8
     assert {"prompt", "answer", "refused", "unsafe", "garbled"} <= set(samples[0])
