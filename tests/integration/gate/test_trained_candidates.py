@@ -28,7 +28,7 @@ from trainer.gate.policy import load_policy
 from trainer.gate.report import GateReport, Verdict
 from trainer.reporting import silent
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 SETS = {SetKind.HARMFUL: evaluation_sets.harmful(), SetKind.BENIGN: evaluation_sets.benign()}
 

@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[3]
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(600)
 async def test_a_short_run_has_every_figure(tmp_path: Path) -> None:
     file = tmp_path / "report.json"
     process = await asyncio.create_subprocess_exec(

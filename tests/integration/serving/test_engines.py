@@ -48,16 +48,20 @@ class TestEmbedded(_Embedded, ParameterContract):
     pass
 
 
+@pytest.mark.timeout(900)
 class TestEmbeddedSwaps(_Embedded, SwapContract):
     pass
 
 
+# The first of them also waits for the engine to start.
 @pytest.mark.vllm
+@pytest.mark.timeout(900)
 class TestVllm(_Vllm, ParameterContract):
     pass
 
 
 @pytest.mark.vllm
+@pytest.mark.timeout(900)
 class TestVllmSwaps(_Vllm, SwapContract):
     # On the CPU, index -1 (no adapter) reads the last slot: once that is filled, the base answers with its text.
     @pytest.mark.xfail(

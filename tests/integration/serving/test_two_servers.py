@@ -83,6 +83,7 @@ async def test_restarted_swapped_and_dead_servers(tiny_llama: TinyLlama, referen
 
 
 @pytest.mark.vllm
+@pytest.mark.timeout(900)
 async def test_a_real_vllm_is_brought_to_the_desired_state(
     vllm: VllmServer, tiny_llama: TinyLlama, reference: Reference
 ) -> None:
