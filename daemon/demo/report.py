@@ -90,7 +90,7 @@ def _lead(summary: Mapping[str, Any]) -> str:
         "inconclusive": f"The gate could not tell about the adapter {adapter}: what was in service stays.",
         "failed": "The training run failed: what was in service stays.",
         "rolled_back": f"The adapter {adapter} was promoted and taken back.",
-        "none": "No threshold was crossed, so nothing was trained.",
+        "none": "Nothing was trained: no threshold was crossed, or the training was left out.",
     }.get(state, escape(str(state)))
     if summary["after"] is not None:
         before, after = (_value(summary[phase]["unsafe_rate"]) for phase in ("before", "after"))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
 
 import asyncpg
@@ -31,6 +31,10 @@ from sentinel.store.migrate import migrate
 
 if TYPE_CHECKING:
     Connection = asyncpg.Connection[Any]
+
+
+_UNTRAINED: Final[dict[str, dict[str, object]]] = {"triggers": {"enabled": False}}
+"""A rule that fired would start a run that waits for a trainer for ever."""
 
 
 class DemoOptions(Struct, frozen=True, kw_only=True):
@@ -59,7 +63,7 @@ async def run(options: DemoOptions, *, clock: Clock, console: Console) -> Path:
         folder / "parts",
         external=external,
         training=trains,
-        changes={**SETTINGS.get(options.scenario, {}), **changes},
+        changes={**SETTINGS.get(options.scenario, {}), **changes, **({} if trains else _UNTRAINED)},
     )
     console.print(f"starting the parts in {folder} …")
     if external.kafka:

@@ -154,6 +154,9 @@ class Stage:
 
     async def decided(self, *, runs: int) -> str:
         """Wait until the ``runs``-th training run ended and its adapter is promoted or refused; the state."""
+        wanted = self.stack.round_pairs
+        if wanted is None:
+            return "none"  # nobody trains, so there is nothing to wait for
         found = "none"
         began = self._clock.monotonic()
 
@@ -161,7 +164,7 @@ class Stage:
             nonlocal found
             found = await promotion_state(self.conn, runs)
             # A daemon that has little time looks late at its rules.
-            enough = self.stack.round_pairs is not None and seen.pairs >= runs * self.stack.round_pairs
+            enough = seen.pairs >= runs * wanted
             patience = CROSSING_LIMIT_S if enough else CROSSING_S
             return found not in {"none", "pending"} or (
                 found == "none" and self._clock.monotonic() - began > patience

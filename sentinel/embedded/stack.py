@@ -231,8 +231,10 @@ class EmbeddedStack:
     @property
     def round_pairs(self) -> int | None:
         """New pairs that start a training run; None without training."""
-        triggers: Any = self.settings().get("triggers")
-        return int(triggers["new_pairs"]["count"]) if triggers else None
+        if not self._training:
+            return None
+        triggers: Any = self.settings()["triggers"]
+        return int(triggers["new_pairs"]["count"])
 
     def kill_guard(self) -> None:
         """Kill the embedded guard; `supervise` starts it again, which takes it some seconds."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,6 +13,8 @@ from rich.console import Console
 from daemon import cli
 from daemon.demo import report, summary
 from daemon.demo.scenarios import PLAYS, SETTINGS, Scenario
+from daemon.demo.stage import Stage
+from sentinel.clock import ManualClock
 from trainer.finetune.recipe import load_recipe
 from trainer.gate.policy import load_policy
 
@@ -170,3 +173,10 @@ def test_a_run_s_own_report_is_found_by_its_number(tmp_path: Path) -> None:
     page.parent.mkdir(parents=True)
     page.touch()
     assert summary._page(tmp_path, "01234567-89ab") == str(page.relative_to(tmp_path))
+
+
+async def test_without_a_trainer_no_run_is_waited_for(tmp_path: Path) -> None:
+    stack: Any = SimpleNamespace(round_pairs=None)
+    unused: Any = None
+    stage = Stage(stack, unused, unused, tmp_path, ManualClock(), unused)
+    assert await stage.decided(runs=1) == "none"
