@@ -217,7 +217,7 @@ async def test_a_second_run_on_the_same_kafka_counts_its_own(
         ("--database-url=postgresql://nobody@127.0.0.1:{port}/none", "cannot be opened"),
         ("--database-url=mysql://root@127.0.0.1/none", "postgresql://"),
         ("--model-url=http://127.0.0.1:{port}", "nothing answers"),
-        ("--guard-url=nowhere", "nothing answers"),
+        ("--guard-url=nowhere", "write http://HOST:PORT"),
         ("--guard-url={model}", "serves tiny-chat, not 'tiny-guard'"),
         ("--model-url={model}/v1", "without /v1"),
     ],
