@@ -131,7 +131,7 @@ def test_the_report_tells_what_became_of_each_run() -> None:
         ("inconclusive", "The gate could not tell"),
         ("failed", "The training run failed"),
         ("rolled_back", "was promoted and taken back"),
-        ("none", "nothing was trained"),
+        ("none", "Nothing was trained"),
     ],
 )
 def test_the_report_begins_with_the_outcome(state: str, said: str) -> None:
