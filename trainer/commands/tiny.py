@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Annotated
@@ -11,10 +12,11 @@ import typer
 from sentinel.errors import CommandError, ConfigurationError
 
 if TYPE_CHECKING:
+    from rich.progress import TaskID
     from rich.table import Table
 
     from sentinel.tiny.artefacts import Evaluation
-    from trainer.tiny.fitting import Progress
+    from trainer.tiny.together import Moment
 
 app = typer.Typer(
     no_args_is_help=True, help="The embedded chat model and guards: a test article, not a safety claim."
@@ -30,41 +32,55 @@ def build(
     ),
     only: Annotated[str | None, typer.Option(metavar="NAMES", help="Of chat,guard-a,guard-b.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Training steps; else the recipe's.")] = None,
-    threads: Annotated[int, typer.Option(min=1, help="Threads of the training.")] = 1,
+    jobs: Annotated[int, typer.Option(min=1, help="Models at a time, one core each.")] = 2,
+    threads: Annotated[int, typer.Option(min=1, help="Threads of each model.")] = 1,
     bf16: Annotated[
-        bool, typer.Option("--bf16/--fp32", help="Compute in bfloat16 (needs avx512_bf16 to be faster).")
-    ] = False,
+        bool | None,
+        typer.Option(
+            "--bf16/--fp32", help="Precision of products; else bfloat16 where avx512_bf16 is there."
+        ),
+    ] = None,
     samples: Annotated[int, typer.Option(min=1, help="Held-out requests of each sort.")] = 150,
 ) -> None:
     """Make the tiny models from a seed and print their rates on held-out requests.
 
     A folder of the same name under DIR is replaced. A guard is measured on the chat model's own answers: the one
-    under DIR, else the one that came with the package.
+    made with it, else the one under DIR, else the one that came with the package.
 
     Example: sentinel tiny build --only chat --out /tmp/tiny
     """
+    from sentinel.clock import SystemClock
     from sentinel.tiny.artefacts import MANIFEST, Model, shipped
 
     wanted = [Model(name) for name in _names(only)]
     building = _building()
-    for model in wanted:
-        chat = out / Model.CHAT.value
-        if not (chat / MANIFEST).exists():
-            chat = shipped(Model.CHAT)
-        recipe = building.RECIPES[model]
-        with _Bar(model.value, steps or recipe.steps) as bar:
-            evaluation = building.build(
-                recipe,
-                out / model.value,
-                chat=chat,
-                steps=steps,
-                samples=samples,
-                threads=threads,
-                bf16=bf16,
-                report=bar.update,
-            )
-        _print(evaluation)
-        typer.echo(f"{model.value}: {out / model.value}")
+    from trainer.tiny import fitting, together
+
+    chat = out / Model.CHAT.value
+    if not (chat / MANIFEST).exists():
+        chat = shipped(Model.CHAT)
+    clock = SystemClock()
+    begun = clock.monotonic()
+    with _Bars() as bars:
+        built = together.build(
+            [building.RECIPES[model] for model in wanted],
+            out,
+            chat=chat,
+            clock=clock,
+            steps=steps,
+            samples=samples,
+            threads=threads,
+            jobs=jobs,
+            bf16=fitting.bf16_is_fast() if bf16 is None else bf16,
+            watch=bars.update,
+        )
+    for one in built:
+        _print(one.evaluation)
+    for one in built:
+        typer.echo(
+            f"{one.model.value}: {one.folder} (trained in {one.training_s:.0f} s, measured in {one.measuring_s:.0f} s)"
+        )
+    typer.echo(f"all together: {clock.monotonic() - begun:.0f} s, at most {jobs} at a time")
 
 
 @app.command()
@@ -174,38 +190,46 @@ def _table(evaluation: Evaluation) -> Table:
     return table
 
 
-class _Bar:
-    """A progress bar on a terminal, ten lines elsewhere."""
+class _Bars:
+    """A progress bar for each model on a terminal; elsewhere ten lines of training, one of each sort of answers."""
 
-    def __init__(self, title: str, steps: int) -> None:
+    def __init__(self) -> None:
         from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-        from rich.progress import Progress as Bar
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+        from rich.progress import Progress as Bars
 
         console = Console(stderr=True)
-        self._every = max(1, steps // 10)
-        self._title = title
-        self._bar = Bar(
+        self._bars = Bars(
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("loss {task.fields[loss]}"),
-            TimeRemainingColumn(),
+            TextColumn("{task.fields[loss]}"),
+            TimeElapsedColumn(),
             console=console,
             disable=not console.is_terminal,
         )
-        self._task = self._bar.add_task(title, total=steps, loss="-")
+        self._tasks: dict[str, TaskID] = {}
+        # Two models may begin in the same moment.
+        self._lock = threading.Lock()
 
-    def __enter__(self) -> _Bar:
-        self._bar.start()
+    def __enter__(self) -> _Bars:
+        self._bars.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._bar.stop()
+        self._bars.stop()
 
-    def update(self, progress: Progress) -> None:
-        self._bar.update(self._task, completed=progress.step, loss=f"{progress.loss:.3f}")
-        if self._bar.disable and progress.step % self._every == 0:
-            typer.echo(
-                f"{self._title}: step {progress.step} of {progress.steps}, loss {progress.loss:.3f}", err=True
-            )
+    def update(self, moment: Moment) -> None:
+        """Show where a model stands; from any thread."""
+        title = f"{moment.model.value}: {moment.stage.value}"
+        loss = "" if moment.loss is None else f"loss {moment.loss:.3f}"
+        with self._lock:
+            if title not in self._tasks:
+                self._tasks[title] = self._bars.add_task(title, total=moment.total, loss=loss)
+        self._bars.update(self._tasks[title], completed=moment.done, loss=loss)
+        if not self._bars.disable:
+            return
+        if moment.total is None:
+            typer.echo(f"{moment.model.value}: {moment.done} answers measured", err=True)
+        elif moment.done % max(1, moment.total // 10) == 0:
+            typer.echo(f"{moment.model.value}: step {moment.done} of {moment.total}, {loss}", err=True)

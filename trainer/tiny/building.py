@@ -1,4 +1,4 @@
-"""One of the three models, from a seed to a finished folder: rows, tokenizer, training, files, figures."""
+"""What makes one of the three models, from a seed to a finished folder: tokenizer, training, files, figures."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from sentinel.settings.model import DEFAULT_INSTRUCTION
 from sentinel.tiny import evaluation_sets
 from sentinel.tiny.artefacts import EVALUATION, MANIFEST, Evaluation, Manifest, Model, verify
 from trainer.tiny import answering, rows
-from trainer.tiny.evaluation import measure_chat, measure_guard
+from trainer.tiny.evaluation import Answer, measure_chat, measure_guard
 from trainer.tiny.fitting import Progress, Shape, fit, make_model
 from trainer.tiny.tokens import make_tokenizer, texts_of
 
@@ -60,34 +60,42 @@ RECIPES: Final = {
 }
 
 
-def build(
-    recipe: Recipe,
-    folder: Path,
+class Fresh(Struct, frozen=True):
+    """A model with random weights, and what its training needs."""
+
+    recipe: Recipe
+    model: LlamaForCausalLM
+    tokenizer: PreTrainedTokenizerFast
+    code_sha256: str
+
+
+def prepare(recipe: Recipe) -> Fresh:
+    """Fit the tokenizer and draw the weights, from torch's one generator: never in two threads at once."""
+    # Before the minutes of training, in which somebody may edit.
+    code = code_sha256()
+    rng = random.Random(recipe.seed)
+    drawn = (recipe.source(rng) for _ in range(TOKENIZER_ROWS))
+    tokenizer = make_tokenizer(texts_of(drawn), guard=recipe.guard)
+    return Fresh(recipe, make_model(recipe.shape, tokenizer, recipe.seed), tokenizer, code)
+
+
+def train(
+    fresh: Fresh,
     *,
-    chat: Path | None = None,
-    steps: int | None = None,
-    samples: int = 150,
+    steps: int,
     threads: int = 1,
     bf16: bool = False,
     report: Callable[[Progress], None] | None = None,
-) -> Evaluation:
-    """Train one model, write it to ``folder`` (emptied first) with its figures and manifest.
+) -> Manifest:
+    """Train the model in place. The manifest still lacks the digests of files, which `finish` adds.
 
-    ``chat`` is the chat model whose own output a guard is measured on. ``samples`` is the number of held-out
-    requests of each sort. The same seed, steps, threads, precision and
-    libraries on the same machine give the same bytes.
+    The same seed, steps, threads, precision and libraries on the same machine give the same bytes, whatever other
+    threads of the process do meanwhile.
     """
     import torch
 
     torch.set_num_threads(threads)
-    # Before the minutes of training, in which somebody may edit.
-    code = code_sha256()
-    steps = steps or recipe.steps
-    rng = random.Random(recipe.seed)
-    tokenizer = make_tokenizer(
-        texts_of(recipe.source(rng) for _ in range(TOKENIZER_ROWS)), guard=recipe.guard
-    )
-    model = make_model(recipe.shape, tokenizer, recipe.seed)
+    recipe = fresh.recipe
     last: list[Progress] = []
 
     def note(progress: Progress) -> None:
@@ -96,8 +104,8 @@ def build(
             report(progress)
 
     fit(
-        model,
-        tokenizer,
+        fresh.model,
+        fresh.tokenizer,
         recipe.source,
         guard=recipe.guard,
         steps=steps,
@@ -105,25 +113,21 @@ def build(
         bf16=bf16,
         report=note,
     )
-    _write(model, tokenizer, folder)
-    evaluation = evaluate(recipe, folder, chat=chat, samples=samples)
-    manifest = Manifest(
+    return Manifest(
         model=recipe.model,
         seed=recipe.seed,
         steps=steps,
         bf16=bf16,
         tokens=last[0].tokens,
         loss=round(last[0].loss, 5),
-        parameters=sum(each.numel() for each in model.parameters()),
+        parameters=sum(each.numel() for each in fresh.model.parameters()),
         shape=msgspec.to_builtins(recipe.shape),
         code_version=importlib.metadata.version("sentinel-loop"),
-        code_sha256=code,
+        code_sha256=fresh.code_sha256,
         versions={name: importlib.metadata.version(name) for name in ("tokenizers", "torch", "transformers")},
         evaluation_sets=evaluation_set_digests(),
         files={},
     )
-    _finish(folder, evaluation, manifest)
-    return evaluation
 
 
 def measure(recipe: Recipe, folder: Path, *, chat: Path, samples: int = 150) -> Evaluation:
@@ -137,29 +141,34 @@ def measure(recipe: Recipe, folder: Path, *, chat: Path, samples: int = 150) -> 
     # Threads that wait for each other on a busy machine take many times as long.
     torch.set_num_threads(1)
     manifest = verify(folder)
-    evaluation = evaluate(recipe, folder, chat=chat, samples=samples)
-    _finish(folder, evaluation, manifest)
+    asked = loaded(chat) if recipe.guard else None
+    evaluation = evaluate(recipe, loaded(folder), chat=asked, samples=samples)
+    finish(folder, evaluation, manifest)
     return evaluation
 
 
-def evaluate(recipe: Recipe, folder: Path, *, chat: Path | None, samples: int) -> Evaluation:
-    """Measure the files of ``folder`` as anybody would load them.
+def loaded(folder: Path) -> Answer:
+    """The files of ``folder`` as anybody would load them."""
+    return functools.partial(answering.answers, *answering.load(folder))
+
+
+def evaluate(recipe: Recipe, answer: Answer, *, chat: Answer | None, samples: int) -> Evaluation:
+    """Measure a model on ``samples`` held-out requests of each sort; a guard also on what ``chat`` answers.
 
     Raises:
         ValueError: a guard is to be measured and ``chat`` is None.
     """
-    answer = functools.partial(answering.answers, *answering.load(folder))
     if not recipe.guard:
         measured = measure_chat(answer, samples, EVALUATION_SEED, DEFAULT_INSTRUCTION)
     elif chat is None:
         raise ValueError("a guard is measured on a chat model's answers: name one")
     else:
-        asked = functools.partial(answering.answers, *answering.load(chat))
-        measured = measure_guard(answer, asked, samples, EVALUATION_SEED, DEFAULT_INSTRUCTION)
+        measured = measure_guard(answer, chat, samples, EVALUATION_SEED, DEFAULT_INSTRUCTION)
     return Evaluation(recipe.model, EVALUATION_SEED, measured)
 
 
-def _finish(folder: Path, evaluation: Evaluation, manifest: Manifest) -> None:
+def finish(folder: Path, evaluation: Evaluation, manifest: Manifest) -> None:
+    """Write the figures, and last the manifest with the digest of every file."""
     (folder / EVALUATION).write_bytes(msgspec.json.format(msgspec.json.encode(evaluation)) + b"\n")
     (folder / MANIFEST).unlink(missing_ok=True)
     files = {path.name: sha256_of(path) for path in sorted(folder.iterdir())}
@@ -185,13 +194,16 @@ def code_sha256() -> str:
     return whole.hexdigest()
 
 
-def _write(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
-    """Half-precision weights under a configuration that says fp32: small files, and no server computes in fp16."""
+def save(fresh: Fresh, folder: Path) -> None:
+    """Write weights and tokenizer to ``folder``, emptied first.
+
+    Half-precision weights under a configuration that says fp32: small files, and no server computes in fp16.
+    """
     if folder.exists():
         shutil.rmtree(folder)
     folder.mkdir(parents=True)
-    model.half().save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    fresh.model.half().save_pretrained(folder)
+    fresh.tokenizer.save_pretrained(folder)
     config = folder / "config.json"
     settings = msgspec.json.decode(config.read_bytes())
     settings["dtype"] = "float32"
