@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from contextlib import AsyncExitStack
 
 import pytest
@@ -11,7 +12,7 @@ from aiohttp import web
 from producers.route import replicas as watched
 from producers.route.headers import ADAPTER_HEADER
 from sentinel.embedded.scripted_model import MODEL, ScriptedModel
-from tests.integration.route.conftest import PUBLIC, SERVED, Make, Stage
+from tests.integration.route.conftest import ADAPTER, PUBLIC, SERVED, Make, Stage
 from tests.support.waiting import wait_until
 
 WEIGHTS = "org/weights"
@@ -105,3 +106,41 @@ async def test_a_replica_that_never_lists_answers_for_itself(
     # One of them waited for a look that timed out; the others did not.
     assert slow.lists - asked == 1
     assert stage.service.pools[0].replicas[0].in_flight == 0
+
+
+class Counted(watched.Replica):
+    """Keeps every number of requests under way that it had."""
+
+    def __init__(self, url: str, base: str) -> None:
+        self.numbers: list[int] = []
+        super().__init__(url, base)
+
+    @property
+    def in_flight(self) -> int:
+        return self.numbers[-1]
+
+    @in_flight.setter
+    def in_flight(self, number: int) -> None:
+        self.numbers.append(number)
+
+
+class Forgetful(ScriptedModel):
+    """Lists an adapter that it does not have."""
+
+    def models(self) -> Mapping[str, str | None]:
+        return {MODEL: None, ADAPTER: MODEL}
+
+    def answer(self, path: str, body: bytes, headers: Mapping[str, str]) -> tuple[int, bytes]:
+        return 404, b'{"error": {"message": "no such model", "code": "model_not_found"}}'
+
+
+async def test_a_refusal_that_is_handed_on_counts_until_it_was(make: Make) -> None:
+    async with Forgetful(obeys="safe") as server:
+        stage = await make([server], **{"route.replica_check_s": "600"})
+        (pool,) = stage.service.pools
+        counted = Counted(server.url, MODEL)
+        counted.cards = pool.replicas[0].cards
+        pool.replicas = (counted,)
+        reply = await stage.chat(model=ADAPTER)
+        assert (reply.status, reply.headers[ADAPTER_HEADER]) == (404, ADAPTER)
+        assert counted.numbers == [0, 1, 0]
