@@ -184,7 +184,7 @@ class EmbeddedBrokerProcess(OwnedServer):
         """Start it and wait for its address.
 
         Raises:
-            UnavailableError: it ended or said nothing for 20 s; the message holds the end of its log.
+            UnavailableError: it ended or said nothing for 60 s; the message holds the end of its log.
         """
         if self.pid is not None:
             return
@@ -220,7 +220,7 @@ class EmbeddedBrokerProcess(OwnedServer):
         self.start()
 
     def _await_address(self, port_file: Path, log: Path) -> None:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while not port_file.exists():
             if self.pid is None or time.monotonic() > deadline:
                 self.kill()

@@ -226,7 +226,7 @@ class EmbeddedPostgres(OwnedServer):
 
     def _launch(self) -> None:
         written = ""
-        for attempt in range(5):
+        for attempt in range(10):
             if self._port is None:
                 self._reserved = ReservedPort()
                 self._port = self._reserved.number

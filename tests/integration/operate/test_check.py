@@ -118,11 +118,12 @@ def test_it_costs_less_than_two_seconds(database_url: str) -> None:
         return usage.ru_utime + usage.ru_stime
 
     costs = []
-    for _ in range(10):
+    for _ in range(5):
         before = spent()
-        status = check({"database.url": database_url}).returncode
+        # Whether the database answered in time (75 says that it did not) makes no difference to the cost.
+        assert check({"database.url": database_url}).returncode in (0, 75)
         # Processor time, since a loaded test machine says nothing about waiting; shared cores make it longer, too.
         costs.append(spent() - before)
-        if status == 0 and costs[-1] < 2.0:
+        if costs[-1] < 2.0:
             return
-    pytest.fail(f"{costs} s of processor time, in the end with status {status}")
+    pytest.fail(f"{costs} s of processor time")

@@ -18,7 +18,7 @@ from sentinel.settings import Guard, ServedModel, Settings
 
 
 async def examine(url: str, **changed: Any) -> Finding:
-    values: dict[str, Any] = {"base_url": url, "name": MODEL, "attempts": 1, "timeout_s": 3.0}
+    values: dict[str, Any] = {"base_url": url, "name": MODEL, "attempts": 1, "timeout_s": 30.0}
     settings = Guard(**(values | changed))
     clock = SystemClock()
     (found,) = await models.examine_guard(
