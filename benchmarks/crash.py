@@ -60,9 +60,11 @@ class Plan:
     longest: float
     static: bool
     seed: int
+    mid_work: int = 0
+    """Kills in the middle of work that are wanted: up to ``kills`` more are made for them, after longer lives."""
     session_timeout_ms: int = 9000
     patience: float = 120.0
-    """How long the last start may take to catch up."""
+    """How long the last start may go without any progress before all is caught up."""
 
 
 @dataclass(slots=True)
@@ -75,7 +77,7 @@ class Outcome:
     bad: int = 0
     unsafe: int = 0
     kills_mid_work: int = 0
-    """Kills that left the store between two states: rows written, or offsets behind the log."""
+    """Kills that left rows which no offset had passed yet."""
     outcomes: dict[str, int] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
     seconds: float = 0.0
@@ -234,9 +236,13 @@ async def _kill_often(
     columns = (TextColumn("kills"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), disable=quiet) as progress:
         bar = progress.add_task("kills", total=plan.kills)
-        for number in range(plan.kills):
-            async with _daemon(config, folder, number) as daemon:
-                await asyncio.sleep(draw.uniform(plan.shortest, plan.longest))
+        while found.kills < plan.kills or (
+            found.kills_mid_work < plan.mid_work and found.kills < 2 * plan.kills
+        ):
+            # On a slow machine the planned lives may all end before a daemon has begun its work.
+            longest = plan.longest if found.kills < plan.kills else 5 * plan.longest
+            async with _daemon(config, folder, found.kills) as daemon:
+                await asyncio.sleep(draw.uniform(plan.shortest, longest))
                 daemon.check()
                 daemon.kill()
             found.kills += 1
@@ -259,20 +265,28 @@ async def _mid_work(stack: Stack) -> bool:
 
 async def _catch_up(stack: Stack, plan: Plan, config: Path, topic: str, found: Outcome, folder: Path) -> None:
     """Start a last time, wait until all is passed, asked again and announced, stop gracefully."""
-    async with _daemon(config, folder, plan.kills) as daemon:
+    async with _daemon(config, folder, found.kills) as daemon:
         conn = await asyncpg.connect(stack.dsn)
         try:
-            deadline = time.monotonic() + plan.patience
-            while time.monotonic() < deadline:
+            before, moved = (-1, -1), time.monotonic()
+            while True:
                 daemon.check()
                 records = await conn.fetchval(
                     "SELECT coalesce(sum(records), 0) FROM consumer_offsets WHERE topic = $1", topic
                 )
-                if records >= found.records and not await unfinished(conn, topic):
+                now = (int(records), await unfinished(conn, topic))
+                if now[0] >= found.records and not now[1]:
+                    break
+                # A limit on the whole would say how fast the machine is.
+                if now != before:
+                    before, moved = now, time.monotonic()
+                elif time.monotonic() - moved > plan.patience:
+                    found.problems.append(
+                        f"{now[0]} of {found.records} records and {now[1]} findings left, nothing moves since"
+                        f" {plan.patience} s: {daemon.tail(1500)}"
+                    )
                     break
                 await asyncio.sleep(0.2)
-            else:
-                found.problems.append(f"not caught up after {plan.patience} s: {daemon.tail(1500)}")
         finally:
             await conn.close()
 

@@ -24,16 +24,16 @@ async def _run(plan: Plan, capsys: pytest.CaptureFixture[str]) -> Outcome:
     return found
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 async def test_fifty_kills_lose_and_double_nothing(capsys: pytest.CaptureFixture[str]) -> None:
-    found = await _run(
-        Plan(kills=50, rate=150, shortest=0.6, longest=3.0, static=True, seed=20260301), capsys
-    )
+    # Kills of quiet moments alone would show nothing. With an idle machine more than forty of the fifty meet work; with
+    # a busy one, whose daemons die before they begin, others are made until a third of the fifty are there.
+    plan = Plan(kills=50, rate=150, shortest=0.6, longest=3.0, static=True, seed=20260301, mid_work=15)
+    found = await _run(plan, capsys)
     assert found.problems == []
-    assert found.kills == 50
+    assert found.kills >= 50
+    assert found.kills_mid_work >= 15
     assert found.records > 5000
-    # Forty and more where the machine has time. Kills of quiet moments alone would have shown nothing.
-    assert found.kills_mid_work >= 5
 
 
 @pytest.mark.timeout(300)
