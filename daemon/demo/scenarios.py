@@ -113,6 +113,8 @@ async def kill(stage: Stage, traffic: Traffic) -> Played:
     stage.children.start("run", service=True)
 
     async def fine_tuning(seen: progress.Progress) -> bool:
+        if sending.ended and stage.brings_no_run(seen):
+            return True
         return seen.run_step in {"finetune", "evaluate", "gate"} or seen.run_state in {"succeeded", "failed"}
 
     await stage.until("traffic, then training", fine_tuning, limit_s=TRAINING_LIMIT_S)

@@ -118,9 +118,17 @@ class Stage:
         """Wait until all events are read and no finding waits to be asked again."""
 
         async def done(seen: progress.Progress) -> bool:
-            return seen.records + seen.lost >= self.answered and not seen.pending
+            return self._is_drained(seen)
 
         return await self.until("reading and asking again", done, limit_s=DRAIN_LIMIT_S)
+
+    def _is_drained(self, seen: progress.Progress) -> bool:
+        return seen.records + seen.lost >= self.answered and not seen.pending
+
+    def brings_no_run(self, seen: progress.Progress) -> bool:
+        """Whether everything was read and asked again, and there are too few pairs for a first training run."""
+        wanted = self.stack.round_pairs
+        return self._is_drained(seen) and not seen.fired and (wanted is None or seen.pairs < wanted)
 
     # -- waiting
 
