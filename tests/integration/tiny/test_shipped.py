@@ -53,7 +53,8 @@ def test_the_files_are_those_of_the_manifest(model: Model) -> None:
     assert manifest.model is model
     assert manifest.evaluation_sets == building.evaluation_set_digests()
     recipe = building.RECIPES[model]
-    assert (manifest.seed, manifest.shape) == (recipe.seed, msgspec.to_builtins(recipe.shape))
+    assert (manifest.seed, manifest.steps) == (recipe.seed, recipe.steps)
+    assert manifest.shape == msgspec.to_builtins(recipe.shape)
     assert {
         "model.safetensors",
         "tokenizer.json",
