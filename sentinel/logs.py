@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 OWN_LOGGERS: Final = ("sentinel", "consumers", "producers", "daemon", "trainer", "migrations")
 """Loggers that follow ``logging.level``; all others start at WARNING."""
+_LOUD_LIBRARIES: Final = ("aiokafka", "kafka", "sqlalchemy", "asyncio", "aiohttp")
 
 REDACTED: Final = "[redacted]"
 # fmt: off
@@ -109,12 +110,15 @@ def configure(settings: Logging, stream: TextIO | None = None) -> None:
     root.setLevel(logging.WARNING)
     for name in OWN_LOGGERS:
         logging.getLogger(name).setLevel(settings.level)
+    for name in _LOUD_LIBRARIES:
+        # A service that a command silenced before, in one process, would never tell what its libraries warn of.
+        logging.getLogger(name).setLevel(logging.NOTSET)
     logging.captureWarnings(True)
 
 
 def silence_libraries() -> None:
     """For commands that report what they find themselves: nothing of other libraries on the terminal."""
-    for name in ("aiokafka", "kafka", "sqlalchemy", "asyncio", "aiohttp"):
+    for name in _LOUD_LIBRARIES:
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)
 
 
@@ -124,7 +128,7 @@ def release() -> None:
     for handler in [h for h in root.handlers if h.get_name() == "sentinel"]:
         root.removeHandler(handler)
         handler.close()
-    for name in OWN_LOGGERS:
+    for name in (*OWN_LOGGERS, *_LOUD_LIBRARIES):
         logging.getLogger(name).setLevel(logging.NOTSET)
     logging.captureWarnings(False)
     structlog.reset_defaults()

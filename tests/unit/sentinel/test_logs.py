@@ -67,7 +67,10 @@ def test_console_lines_on_a_terminal_and_json_elsewhere(stream: io.StringIO) -> 
     assert json.loads(terminal.getvalue().splitlines()[-1])["message"] == "Again."
 
 
-def test_levels_ours_as_set_third_parties_from_warning(stream: io.StringIO) -> None:
+@pytest.mark.parametrize("silenced", [False, True])
+def test_levels_ours_as_set_third_parties_from_warning(stream: io.StringIO, silenced: bool) -> None:
+    if silenced:
+        logs.silence_libraries()
     logs.configure(Logging(level="INFO"), stream)
     logs.get("consumers.loop").debug("Hidden.", action="a")
     logs.get("consumers.loop").info("Shown.", action="a")
@@ -81,6 +84,14 @@ def test_levels_ours_as_set_third_parties_from_warning(stream: io.StringIO) -> N
     logs.configure(Logging(level="DEBUG"), stream)
     logs.get("consumers.loop").debug("Now shown.", action="a")
     assert lines(stream)[-1]["message"] == "Now shown."
+
+
+def test_silent_libraries_stay_so_until_the_release(stream: io.StringIO) -> None:
+    log = logging.getLogger("aiokafka.client")
+    logs.silence_libraries()
+    assert not log.isEnabledFor(logging.CRITICAL)
+    logs.release()
+    assert log.isEnabledFor(logging.CRITICAL)
 
 
 def test_a_second_call_replaces_the_first(stream: io.StringIO) -> None:
