@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
     from sentinel.store.connections import Connect
 
-"""Opens a raw connection of the store; raises UnavailableError while the database is away."""
-
 FOREIGN = "foreign"
 """Halt reason of a partition whose log is not the one that the stored position belongs to."""
 
