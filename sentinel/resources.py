@@ -29,3 +29,19 @@ def data_path(*parts: str) -> Path:
     raise ConfigurationError(
         f"the installation lacks {'/'.join(parts)}; looked for {', '.join(map(str, candidates))}: reinstall"
     )
+
+
+def recipe_names() -> tuple[str, ...]:
+    """Names of the training recipes that ship."""
+    return tuple(sorted(path.stem for path in data_path("configs", "train").glob("*.yaml")))
+
+
+def recipe_path(name: str | Path) -> Path:
+    """The file of a training recipe, which need not be there: one that ships, by its name, else the path given.
+
+    Raises ConfigurationError as `data_path` does.
+    """
+    path = Path(name)
+    if path.suffix not in {".yaml", ".yml"} and str(name) in recipe_names():
+        return data_path("configs", "train", f"{name}.yaml")
+    return path

@@ -10,7 +10,7 @@ import yaml
 
 from daemon.doctor.report import Finding, fail, ok, warn
 from sentinel.errors import ConfigurationError
-from sentinel.resources import data_path
+from sentinel.resources import recipe_path
 
 if TYPE_CHECKING:
     from sentinel.settings import Settings
@@ -107,12 +107,7 @@ def _passes(mode: int, *, own_group: bool) -> bool:
 def _rank_of(recipe: str) -> int | None:
     """Its LoRA rank; None where it cannot be read here, since the trainer, which needs it, tells its faults."""
     try:
-        path = (
-            Path(recipe)
-            if recipe.endswith((".yaml", ".yml"))
-            else data_path("configs", "train", f"{recipe}.yaml")
-        )
-        rank = yaml.safe_load(path.read_text(encoding="utf-8"))["lora"]["rank"]
+        rank = yaml.safe_load(recipe_path(recipe).read_text(encoding="utf-8"))["lora"]["rank"]
     except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError, ConfigurationError):
         return None
     return rank if isinstance(rank, int) else None

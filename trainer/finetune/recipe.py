@@ -12,7 +12,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from sentinel.errors import ConfigurationError
-from sentinel.resources import data_path
+from sentinel.resources import recipe_names, recipe_path
 
 PREFERENCE_LOSSES: Final = ("sigmoid", "hinge", "ipo", "robust", "exo_pair", "apo_zero", "sigmoid_norm")
 """Of TRL's DPO losses, those that tell the chosen from the rejected side; `sft` is added to one of them."""
@@ -200,17 +200,9 @@ def dump_recipe(recipe: Recipe) -> str:
     return yaml.safe_dump(whole, sort_keys=False)
 
 
-def recipe_names() -> tuple[str, ...]:
-    """Names of the recipes that ship."""
-    return tuple(sorted(path.stem for path in data_path("configs", "train").glob("*.yaml")))
-
-
 def _text(name: str | Path) -> str:
-    path = Path(name)
-    if path.suffix not in {".yaml", ".yml"} and str(name) in recipe_names():
-        path = data_path("configs", "train", f"{name}.yaml")
     try:
-        return path.read_text("utf-8")
+        return recipe_path(name).read_text("utf-8")
     except OSError as error:
         near = difflib.get_close_matches(str(name), recipe_names(), n=1, cutoff=0.4)
         hint = f"; did you mean {near[0]}?" if near else ""

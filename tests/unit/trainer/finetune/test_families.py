@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from sentinel.errors import ConfigurationError
+from sentinel.resources import recipe_names
 from trainer.finetune.families import FAMILIES, linear_layers, resolve
-from trainer.finetune.recipe import Lora, load_recipe, recipe_names
+from trainer.finetune.recipe import Lora, load_recipe
 
 SMALL: dict[str, Any] = {
     "vocab_size": 64, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2,

@@ -8,9 +8,9 @@ import pytest
 import yaml
 
 from sentinel.errors import ConfigurationError
-from sentinel.resources import data_path
+from sentinel.resources import data_path, recipe_names
 from trainer.finetune.families import FAMILIES
-from trainer.finetune.recipe import Recipe, dump_recipe, load_recipe, parse_recipe, recipe_names
+from trainer.finetune.recipe import Recipe, dump_recipe, load_recipe, parse_recipe
 from trainer.finetune.running import steps_of
 
 WANTED = {
