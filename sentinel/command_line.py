@@ -49,6 +49,14 @@ def settings_of(context: _Context) -> Settings:
     return invocation_of(context).load().settings
 
 
+def http_address(option: str, url: str) -> str:
+    """The address that an option gave, without final slashes. Raises `CommandError` where it is no HTTP address."""
+    address = url.rstrip("/")
+    if not address.startswith(("http://", "https://")):
+        raise CommandError(f"{option} {url!r}: write http://HOST:PORT")
+    return address
+
+
 def exit_status(error: SentinelError) -> int:
     """Exit status of the process that an error ends with."""
     if isinstance(error, ConfigurationError):

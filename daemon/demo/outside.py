@@ -17,6 +17,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError, for_code
 from pydantic import SecretStr, ValidationError
 
+from sentinel.command_line import http_address
 from sentinel.embedded.stack import BASE_NAME, GUARD_NAME, JUDGE_NAME, TOPIC, External
 from sentinel.errors import CommandError
 from sentinel.settings import Database, Kafka
@@ -71,9 +72,7 @@ async def prepare(external: External, run: str) -> tuple[External, Changes]:
 
 
 async def _serves(option: str, url: str, name: str) -> None:
-    if not url.startswith(("http://", "https://")):
-        raise CommandError(f"{option} {url!r}: write http://HOST:PORT")
-    asked = f"{url.rstrip('/')}/v1/models"
+    asked = f"{http_address(option, url)}/v1/models"
     try:
         async with (
             aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=_LIMIT_S)) as client,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sentinel.command_line import settings_of
+from sentinel.command_line import http_address, settings_of
 from sentinel.errors import CommandError
 
 if TYPE_CHECKING:
@@ -89,9 +89,8 @@ def traffic(
     name = model or (served.public_name if served else "")
     if not name:
         raise CommandError("name the model to ask with --model, or configure served_models")
-    url = (model_url or f"http://127.0.0.1:{settings.route.port}").rstrip("/").removesuffix("/v1")
-    if not url.startswith(("http://", "https://")):
-        raise CommandError(f"--model-url {model_url!r}: write http://HOST:PORT")
+    address = model_url or f"http://127.0.0.1:{settings.route.port}"
+    url = http_address("--model-url", address).removesuffix("/v1")
     source = _source(prompts, seed, harmful, families)
     counts = asyncio.run(
         _run(

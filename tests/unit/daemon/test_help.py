@@ -79,6 +79,7 @@ def test_only_lines_that_ran_out_of_room_are_joined() -> None:
             2,
             "--model-url 'localhost:8001': write http://HOST:PORT",
         ),
+        (["demo", "--model-url", "http://"], 2, "--model-url 'http://': write http://HOST:PORT"),
         (["traffic", "--model", "m", "--rate", "-1"], 2, "--rate must be positive, not -1"),
         (["traffic", "--model", "m", "--duration", "0"], 2, "--duration must be positive, not 0"),
         (["traffic", "--model", "m", "--model-url", "localhost:1"], 2, "write http://HOST:PORT"),
