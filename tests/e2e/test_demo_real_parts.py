@@ -15,10 +15,10 @@ import pytest
 
 from sentinel.embedded.ports import ReservedPort
 from sentinel.embedded.stack import TOPIC
+from sentinel.store.engine import libpq_url
 from sentinel.store.migrate import migrate
 from tests.support.brokers import ApacheKafka
 from tests.support.model_servers import ModelServers
-from tests.support.postgres import libpq_url
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 

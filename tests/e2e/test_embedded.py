@@ -19,12 +19,12 @@ from sentinel.events import Message
 from sentinel.guards.base import GuardRequest
 from sentinel.guards.configured import configured_guard
 from sentinel.settings import Settings, load
+from sentinel.store.engine import libpq_url
 from sentinel.tiny.artefacts import Model, shipped
 from sentinel.verdicts import Assessment, Role
 from tests.support.daemon_process import SENTINEL, environment
 from tests.support.descendants import Descendants
 from tests.support.kafka_client import KafkaClient
-from tests.support.postgres import libpq_url
 from tests.support.waiting import wait_until
 
 pytestmark = [

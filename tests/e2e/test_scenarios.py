@@ -16,8 +16,8 @@ import pytest
 
 from daemon.demo.scenarios import FIRST_FAMILY
 from sentinel.intervals import Rate, wilson
+from sentinel.store.engine import libpq_url
 from tests.support.model_servers import ModelServers
-from tests.support.postgres import libpq_url
 from trainer.evidence import Arm, ArmName, Evidence
 from trainer.gate.bundle import NAME, Document, read_bundle
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import asyncpg
 
-from tests.support.postgres import libpq_url
+from sentinel.store.engine import libpq_url
 
 
 @dataclass(frozen=True)

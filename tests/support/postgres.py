@@ -17,8 +17,6 @@ from sentinel.embedded.postgres_binaries import Programs
 from sentinel.store.engine import libpq_url
 from sentinel.store.migrate import migrate
 
-__all__ = ["POSTGRES14", "Databases", "apply_migrations", "libpq_url", "require_postgres14", "with_database"]
-
 _FOLDER = Path(__file__).resolve().parents[2] / ".cache/postgres14"
 POSTGRES14 = Programs(_FOLDER / "native/bin", "14")
 """What scripts/setup-postgres14 installs."""

@@ -6,7 +6,7 @@ import uuid
 
 import asyncpg
 
-from tests.support.postgres import libpq_url
+from sentinel.store.engine import libpq_url
 
 _ADAPTER = """
 INSERT INTO adapters (adapter, served_model, state, path, weights_sha256, manifest)

@@ -16,11 +16,11 @@ import pytest
 from sentinel import ids
 from sentinel.events import Message
 from sentinel.settings import Settings
+from sentinel.store.engine import libpq_url
 from sentinel.store.partitions import ensure_partitions
 from sentinel.tiny.prompts import Kind, Request, draw
 from sentinel.verdicts import Label
 from tests.support.fake_hub import FakeHub, fake_hub
-from tests.support.postgres import libpq_url
 
 DAY = dt.date(2026, 3, 1)
 AT = dt.datetime(2026, 3, 1, 12, tzinfo=dt.UTC)

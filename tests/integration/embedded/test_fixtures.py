@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncpg
 from aiokafka import AIOKafkaConsumer, ConsumerRecord
 
+from sentinel.store.engine import libpq_url
 from tests.support.brokers import Broker
 from tests.support.kafka_client import Record
-from tests.support.postgres import Databases, libpq_url
+from tests.support.postgres import Databases
 
 
 async def test_each_test_has_its_own_database(postgres_server: Databases) -> None:

@@ -18,7 +18,7 @@ import pytest
 
 from sentinel.embedded.postgres import EmbeddedPostgres
 from sentinel.errors import ConfigurationError, UnavailableError
-from tests.support.postgres import libpq_url
+from sentinel.store.engine import libpq_url
 from tests.support.waiting import wait_until
 
 _OWNER = """

@@ -17,11 +17,11 @@ from daemon.cli import app
 from sentinel.events import Message
 from sentinel.reserved import is_reserved
 from sentinel.settings import EvaluationSource
+from sentinel.store.engine import libpq_url
 from sentinel.store.partitions import ensure_partitions
 from sentinel.tiny.prompts import Kind
 from tests.integration.dataset.conftest import DAY, Traffic
 from tests.integration.evaluation.personas import Personas
-from tests.support.postgres import libpq_url
 from trainer.evaluation.reserved import reserved_items
 from trainer.evaluation.sets import load_set
 from trainer.evidence import SetKind

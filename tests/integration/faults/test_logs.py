@@ -14,11 +14,11 @@ from sentinel.embedded.broker import EmbeddedBroker
 from sentinel.embedded.scripted_guard import ScriptedGuard
 from sentinel.settings import Settings
 from sentinel.store import halts, offsets
+from sentinel.store.engine import libpq_url
 from tests.support.accounting import account, assert_sums
 from tests.support.brokers import Broker, Embedded
 from tests.support.events import many
 from tests.support.kafka_client import Record
-from tests.support.postgres import libpq_url
 from tests.support.service import caught_up, running, settings_for
 from tests.support.waiting import wait_until
 

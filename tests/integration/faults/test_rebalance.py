@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 
+import asyncpg
 import pytest
 
 from sentinel.embedded.scripted_guard import ScriptedGuard
+from sentinel.store.engine import libpq_url
 from tests.support.accounting import account, assert_sums
 from tests.support.brokers import Broker
 from tests.support.events import many
@@ -68,10 +70,6 @@ async def test_a_process_that_lost_its_partitions_cannot_write(
     broker: Broker, database_url: str, guard: ScriptedGuard
 ) -> None:
     """Another owner raises the epoch behind the daemon's back: its next flush is refused, then it takes over anew."""
-    import asyncpg
-
-    from tests.support.postgres import libpq_url
-
     topic = await asyncio.to_thread(broker.create_topic, partitions=2)
     settings = settings_for(
         bootstrap=broker.bootstrap,

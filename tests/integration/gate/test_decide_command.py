@@ -12,8 +12,9 @@ from typer.testing import CliRunner, Result
 
 from sentinel.errors import CommandError
 from sentinel.store import training
+from sentinel.store.engine import libpq_url
 from tests.support.evidence import BASE, GOOD, Model, evidence, sha
-from tests.support.postgres import Databases, libpq_url
+from tests.support.postgres import Databases
 from trainer.commands.train import app
 from trainer.gate.policy import load_policy
 from trainer.gate.verification import verify_bundle

@@ -8,8 +8,8 @@ import pytest
 
 from sentinel.errors import CommandError
 from sentinel.serving_desired import desired_state
+from sentinel.store.engine import libpq_url
 from tests.support.evidence import BASE, GOOD, attempt, evidence, on_prompts, sha
-from tests.support.postgres import libpq_url
 from trainer.evidence import Evidence
 from trainer.gate.decision import decide
 from trainer.gate.policy import load_policy

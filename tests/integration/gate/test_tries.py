@@ -6,8 +6,8 @@ import asyncpg
 import pytest
 
 from sentinel.errors import CommandError
+from sentinel.store.engine import libpq_url
 from sentinel.store.tries import MAX_TRIES, next_try, spent
-from tests.support.postgres import libpq_url
 
 
 async def test_the_same_candidate_keeps_its_number(database_url: str) -> None:

@@ -10,8 +10,8 @@ from uuid import UUID, uuid4
 import asyncpg
 import pytest
 
+from sentinel.store.engine import libpq_url
 from sentinel.store.partitions import ensure_partitions
-from tests.support.postgres import libpq_url
 
 
 @pytest.fixture

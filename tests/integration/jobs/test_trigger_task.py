@@ -19,8 +19,8 @@ from sentinel.errors import UnavailableError
 from sentinel.metrics import TRIGGERS, Metrics
 from sentinel.settings import Settings
 from sentinel.store import training
+from sentinel.store.engine import libpq_url
 from tests.integration.jobs.conftest import add_dataset, add_pairs
-from tests.support.postgres import libpq_url
 from tests.support.waiting import wait_until
 
 Conn: TypeAlias = "asyncpg.Connection[Any]"

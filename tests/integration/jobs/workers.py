@@ -14,7 +14,7 @@ from typing import Any
 
 from sentinel.jobs import JobKind
 from sentinel.settings import Settings
-from tests.support.postgres import libpq_url
+from sentinel.store.engine import libpq_url
 from trainer.worker import Change, Worker
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -16,11 +16,10 @@ from daemon.doctor.report import Finding, Level
 from sentinel.clock import ManualClock, SystemClock
 from sentinel.embedded.broker import EmbeddedBroker
 from sentinel.settings import Consumer, Database, Kafka, KafkaSecurity, Retention
-from sentinel.store.engine import create_engine
+from sentinel.store.engine import create_engine, libpq_url
 from tests.support.brokers import ApacheKafka
 from tests.support.kafka_client import KafkaClient
 from tests.support.kafka_server import KafkaServer
-from tests.support.postgres import libpq_url
 from tests.support.security import Security
 
 DAY_MS = 86_400_000

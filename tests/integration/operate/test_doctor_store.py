@@ -20,12 +20,12 @@ from sentinel.clock import ManualClock, SystemClock
 from sentinel.embedded.postgres import EmbeddedPostgres
 from sentinel.settings import Database, Kafka, Settings
 from sentinel.store import outbox
-from sentinel.store.engine import create_engine
+from sentinel.store.engine import create_engine, libpq_url
 from sentinel.store.migrate import migrate
 from sentinel.store.partitions import ensure_partitions
 from tests.integration.store.samples import add_event, add_finding
 from tests.support.daemon_process import SENTINEL, environment
-from tests.support.postgres import libpq_url, with_database
+from tests.support.postgres import with_database
 
 if TYPE_CHECKING:
     Conn = asyncpg.Connection[Any]

@@ -9,12 +9,12 @@ from collections.abc import Mapping
 import asyncpg
 
 from sentinel.embedded.scripted_guard import ScriptedGuard
+from sentinel.store.engine import libpq_url
 from sentinel.store.migrate import migrate
 from tests.integration.operate.conftest import StartDaemon
 from tests.support.accounting import account
 from tests.support.brokers import ApacheKafka
 from tests.support.events import many
-from tests.support.postgres import libpq_url
 from tests.support.waiting import wait_until
 
 

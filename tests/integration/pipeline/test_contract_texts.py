@@ -10,11 +10,11 @@ import orjson
 
 from sentinel.embedded.scripted_guard import ECHO_MARK, NUL_MARK, UNSAFE_MARK, ScriptedGuard
 from sentinel.interactions import Flag
+from sentinel.store.engine import libpq_url
 from tests.support.accounting import account, assert_sums
 from tests.support.brokers import Broker
 from tests.support.events import encoded, event
 from tests.support.kafka_client import Record
-from tests.support.postgres import libpq_url
 from tests.support.service import caught_up, running, settings_for
 
 VERDICT = "Safety: Safe\nCategories: None\nRefusal: No"

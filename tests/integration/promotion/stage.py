@@ -19,8 +19,8 @@ from sentinel.serving_desired import Probe
 from sentinel.settings import Settings
 from sentinel.states import AdapterState
 from sentinel.store.adapters import insert_adapter, move
+from sentinel.store.engine import libpq_url
 from tests.integration.serving.scripted_replica import ScriptedReplica, answer_of
-from tests.support.postgres import libpq_url
 
 MODEL = "chat"
 QUESTIONS = ("one", "two")

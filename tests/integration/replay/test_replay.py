@@ -17,10 +17,10 @@ import asyncpg
 import pytest
 
 from sentinel.embedded.scripted_guard import ScriptedGuard
+from sentinel.store.engine import libpq_url
 from tests.support.accounting import Account, account, assert_sums
 from tests.support.daemon_process import environment
 from tests.support.events import encoded, many
-from tests.support.postgres import libpq_url
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.timeout(300)

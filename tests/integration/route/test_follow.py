@@ -16,8 +16,8 @@ from producers.route.replicas import Watch
 from sentinel.embedded.ports import ReservedPort
 from sentinel.embedded.postgres import EmbeddedPostgres
 from sentinel.embedded.scripted_model import MODEL, SAFE_ANSWER, ScriptedModel
+from sentinel.store.engine import libpq_url
 from tests.integration.route.conftest import ADAPTER, OTHER, PUBLIC, SERVED, Make, Stage
-from tests.support.postgres import libpq_url
 from tests.support.promotions import promote
 from tests.support.waiting import wait_until
 

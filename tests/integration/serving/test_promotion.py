@@ -14,10 +14,10 @@ from sentinel.manifests import AdapterManifest
 from sentinel.serving_desired import Probe
 from sentinel.settings import Settings
 from sentinel.store.adapters import insert_adapter
+from sentinel.store.engine import libpq_url
 from tests.integration.serving.client import Client
 from tests.integration.serving.conftest import BASE
 from tests.integration.serving.reference import QUESTIONS, Reference
-from tests.support.postgres import libpq_url
 from tests.support.tiny_llama import TinyLlama
 from trainer.connections import connections
 from trainer.finetune.naming import adapter_name, adapter_sha256

@@ -11,8 +11,7 @@ from pydantic import SecretStr
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from sentinel.settings import Database
-from sentinel.store.engine import create_engine
-from tests.support.postgres import libpq_url
+from sentinel.store.engine import create_engine, libpq_url
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import asyncpg
 
+from sentinel.store.engine import libpq_url
 from sentinel.store.migrate import head, schema_version, steps
-from tests.support.postgres import libpq_url
 
 SENTINEL = Path(sys.executable).with_name("sentinel")
 

@@ -26,6 +26,7 @@ import migrations
 from sentinel.errors import CommandError, ConfigurationError, SchemaVersionError
 from sentinel.states import ADAPTER_MOVES, RUN_MOVES, AdapterState, RunState
 from sentinel.store import migrate as module
+from sentinel.store.engine import libpq_url
 from sentinel.store.migrate import (
     LOCK_ID,
     check_schema,
@@ -41,7 +42,6 @@ from sentinel.store.partitions import ensure_partitions
 from sentinel.store.tables import PARTITIONED, metadata
 from tests.integration.store.catalogue import catalogue, objects
 from tests.integration.store.samples import DAY, add_event
-from tests.support.postgres import libpq_url
 
 pytestmark = pytest.mark.postgres14
 

@@ -8,7 +8,7 @@ from uuid import uuid4
 import asyncpg
 import pytest
 
-from sentinel.store.engine import classify
+from sentinel.store.engine import classify, libpq_url
 from sentinel.store.partitions import (
     LOCK_ID,
     Partition,
@@ -88,8 +88,6 @@ async def test_the_boundary_between_two_days(conn: Conn) -> None:
 
 
 async def test_many_makers_at_once_make_each_partition_once(database_url: str) -> None:
-    from tests.support.postgres import libpq_url
-
     makers = [await asyncpg.connect(libpq_url(database_url)) for _ in range(6)]
     made = await asyncio.gather(*(ensure_partitions(maker, DAY, 5) for maker in makers))
     names = [name for part in made for name in part]

@@ -9,9 +9,10 @@ from typing import Any, TypeAlias
 import asyncpg
 import pytest
 
+from sentinel.store.engine import libpq_url
 from sentinel.store.partitions import ensure_partitions
 from tests.integration.store.samples import DAY, add_event, add_finding, add_pair
-from tests.support.postgres import Databases, libpq_url
+from tests.support.postgres import Databases
 
 pytestmark = pytest.mark.postgres14
 

@@ -26,9 +26,9 @@ from sentinel.manifests import DatasetManifest
 from sentinel.settings import Settings
 from sentinel.states import RunState
 from sentinel.store import training
+from sentinel.store.engine import libpq_url
 from sentinel.store.tries import next_try
 from tests.support.evidence import BASE, GOOD, Model, evidence, sha
-from tests.support.postgres import libpq_url
 from tests.support.waiting import wait_until
 from trainer import execution, preflight, steps
 from trainer.dataset.writing import store
