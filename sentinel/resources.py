@@ -7,6 +7,9 @@ from typing import Final
 
 from sentinel.errors import ConfigurationError
 
+DEFAULT_RANK: Final = 16
+"""LoRA rank of a training recipe that names none, for the trainer and the doctor."""
+
 _PACKAGE: Final = Path(__file__).resolve().parent
 
 

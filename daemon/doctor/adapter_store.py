@@ -10,7 +10,7 @@ import yaml
 
 from daemon.doctor.report import Finding, fail, ok, warn
 from sentinel.errors import ConfigurationError
-from sentinel.resources import recipe_path
+from sentinel.resources import DEFAULT_RANK, recipe_path
 
 if TYPE_CHECKING:
     from sentinel.settings import Settings
@@ -107,7 +107,8 @@ def _passes(mode: int, *, own_group: bool) -> bool:
 def _rank_of(recipe: str) -> int | None:
     """Its LoRA rank; None where it cannot be read here, since the trainer, which needs it, tells its faults."""
     try:
-        rank = yaml.safe_load(recipe_path(recipe).read_text(encoding="utf-8"))["lora"]["rank"]
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError, ConfigurationError):
+        written = yaml.safe_load(recipe_path(recipe).read_text(encoding="utf-8")) or {}
+        rank = written.get("lora", {}).get("rank", DEFAULT_RANK)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, AttributeError, ConfigurationError):
         return None
     return rank if isinstance(rank, int) else None

@@ -12,7 +12,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from sentinel.errors import ConfigurationError
-from sentinel.resources import recipe_names, recipe_path
+from sentinel.resources import DEFAULT_RANK, recipe_names, recipe_path
 
 PREFERENCE_LOSSES: Final = ("sigmoid", "hinge", "ipo", "robust", "exo_pair", "apo_zero", "sigmoid_norm")
 """Of TRL's DPO losses, those that tell the chosen from the rejected side; `sft` is added to one of them."""
@@ -29,7 +29,7 @@ class _Part(BaseModel):
 class Lora(_Part):
     """The adapter (LoRA, arXiv 2106.09685)."""
 
-    rank: Positive = Field(16, description="Rank of every pair of factors.")
+    rank: Positive = Field(DEFAULT_RANK, description="Rank of every pair of factors.")
     alpha: Above = Field(32, description="Scale of the update: alpha / rank.")
     dropout: Share = Field(0.0, description="Dropout before the factors; 0 keeps a run reproducible.")
     target_modules: Literal["auto"] | tuple[str, ...] = Field(

@@ -9,6 +9,7 @@ import pytest
 from daemon.doctor.adapter_store import check_ranks, check_store, closed_above, needing_store
 from daemon.doctor.report import Finding, Level
 from sentinel.settings import Settings
+from trainer.finetune.recipe import load_recipe
 
 
 @pytest.fixture
@@ -104,11 +105,22 @@ def test_the_recipe_s_rank_is_held_against_the_replicas() -> None:
     assert "--max-lora-rank" in found.remedy
 
 
-@pytest.mark.parametrize("text", ["lora: {rank: 4}", "lora: {rank: many}", "lora: [", "- 1", "lora: {}"])
-def test_a_recipe_of_one_s_own(tmp_path: Path, text: str) -> None:
+@pytest.mark.parametrize(
+    ("text", "rank"), [("lora: {rank: 4}", 4), ("lora: {}", 16), ("method: sft", 16), ("", 16)]
+)
+def test_a_recipe_of_one_s_own(tmp_path: Path, text: str, rank: int) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text(text)
-    # What is wrong with the file itself the trainer says.
-    assert len(check_ranks(settings(str(path), 2))) == (text == "lora: {rank: 4}")
+    assert load_recipe(path).lora.rank == rank
+    assert check_ranks(settings(str(path), rank)) == []
+    (found,) = check_ranks(settings(str(path), rank - 1))
+    assert f"rank {rank}, above max_lora_rank {rank - 1}" in found.message
+
+
+@pytest.mark.parametrize("text", ["lora: {rank: many}", "lora: [", "- 1", "lora:", "lora: 1"])
+def test_what_is_wrong_with_a_recipe_the_trainer_says(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    assert check_ranks(settings(str(path), 2)) == []
     assert check_ranks(settings(str(tmp_path / "absent.yaml"), 2)) == []
     assert check_ranks(settings("no-such-recipe", 2)) == []
