@@ -138,6 +138,9 @@ class Steps:
         folder = self._directory.path / "dataset"
         done = self._directory.finished("dataset")
         if done is None:
+            if self._settings.dataset.mix.benign.source == "hub":
+                # What reads the Hub looks into each training library that is being imported already.
+                await asyncio.shield(self._imported)
             async with (
                 make_asker(self._settings, self._run.served_model) as asker,
                 data_judge(self._settings, self._clock) as judge,

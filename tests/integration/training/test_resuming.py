@@ -11,6 +11,7 @@ import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import Any, TypeAlias
 from uuid import UUID, uuid4
 
@@ -23,7 +24,7 @@ from sentinel.clock import SystemClock
 from sentinel.errors import CommandError, ConfigurationError, StaleAttemptError, TrainingError
 from sentinel.jobs import JobKind, JobPayload, enqueue
 from sentinel.manifests import DatasetManifest
-from sentinel.settings import Settings
+from sentinel.settings import Dataset, Settings
 from sentinel.states import RunState
 from sentinel.store import training
 from sentinel.store.engine import libpq_url
@@ -435,24 +436,35 @@ async def test_a_training_that_broke_down_ends_the_run(
     assert (run.state, run.error) == (RunState.FAILED, "the loss is no number at step 3")
 
 
-async def test_training_begins_when_its_libraries_are_there(
-    conn: Conn, played: Played, settings: Settings, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("module", "step", "benign"),
+    [(steps, "build_dataset", {"source": "hub", "name": "a/b"}), (finetune_run, "finetune", {})],
+)
+async def test_a_step_begins_when_the_training_libraries_that_it_uses_are_there(
+    module: ModuleType,
+    step: str,
+    benign: dict[str, str],
+    conn: Conn,
+    played: Played,
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Imported by two threads at once, they are half there for one of them."""
-    begun_to_train = threading.Event()
-    made, early = played.finetune, []
+    began = threading.Event()
+    made, early = getattr(played, step), []
 
     def import_slowly() -> None:
-        # A data set of two rows takes less.
-        early.append(begun_to_train.wait(2.0))
+        # The steps before it take less.
+        early.append(began.wait(2.0))
 
-    def finetune(*arguments: Any, **rest: Any) -> Finetuned:
-        begun_to_train.set()
+    def begin(*arguments: Any, **rest: Any) -> Any:
+        began.set()
         return made(*arguments, **rest)
 
     monkeypatch.setattr(execution, "_import_training", import_slowly)
-    monkeypatch.setattr(finetune_run, "finetune", finetune)
-    assert await attempt(settings, await begun(conn)) == "pass"
+    monkeypatch.setattr(module, step, begin)
+    dataset = Dataset.model_validate({"mix": {"benign": benign}})
+    assert await attempt(settings.model_copy(update={"dataset": dataset}), await begun(conn)) == "pass"
     assert early == [False]
 
 
