@@ -48,12 +48,12 @@ class Recipe(Struct, frozen=True):
 
 
 RECIPES: Final = {
-    Model.CHAT: Recipe(Model.CHAT, 11, 3_000, Shape(), rows.chat),
-    Model.GUARD_A: Recipe(Model.GUARD_A, 23, 1_200, Shape(), rows.guard),
+    Model.CHAT: Recipe(Model.CHAT, 11, 1_250, Shape(), rows.chat),
+    Model.GUARD_A: Recipe(Model.GUARD_A, 23, 600, Shape(), rows.guard),
     Model.GUARD_B: Recipe(
         Model.GUARD_B,
         37,
-        1_200,
+        600,
         Shape(hidden=96, heads=3, kv_heads=3, mlp=320),
         functools.partial(rows.guard, apart="guard-b"),
     ),

@@ -1,4 +1,4 @@
-"""The training loop: AdamW, a trapezoid of learning rates, batches sorted by length, answers weigh most."""
+"""The training loop: Muon and AdamW, a trapezoid of rates, batches sorted by length, answers weigh most."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct
 
+from trainer.tiny.muon import Muon
 from trainer.tiny.rows import Source
 from trainer.tiny.tokens import MAX_LENGTH, VOCABULARY, encode
 
@@ -18,7 +19,10 @@ if TYPE_CHECKING:
 BATCH: Final = 48
 SORTED_TOGETHER: Final = 12
 """Batches drawn at once and sorted by length: a twelfth of what is computed is padding, with 4 it was a fifth."""
-PEAK_RATE: Final = 3e-3
+MATRIX_RATE: Final = 4e-3
+"""Of Muon, for the matrices of the layers."""
+PEAK_RATE: Final = 1.2e-2
+"""Of AdamW, for embeddings and norms."""
 WARM_UP: Final = 30
 """Steps."""
 PROMPT_WEIGHT: Final = 0.1
@@ -76,13 +80,10 @@ def bf16_is_fast() -> bool:
 
 
 def share_at(step: int, steps: int) -> float:
-    """Share of the peak rates: warm-up, constant to 30 % of the steps, then linear down to 5 %."""
+    """Share of the peak rates: warm-up, constant to half of the steps, then linear down to nothing."""
     if step < WARM_UP:
         return (step + 1) / WARM_UP
-    constant = 0.3 * steps
-    if step <= constant:
-        return 1.0
-    return 1 - 0.95 * (step - constant) / (steps - constant)
+    return min(1.0, 2 * (1 - step / steps))
 
 
 def fit(
@@ -103,23 +104,26 @@ def fit(
     """
     import torch
 
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=PEAK_RATE, betas=(0.9, 0.98), weight_decay=0.01, fused=True
-    )
+    matrices = [one for one in model.model.layers.parameters() if one.ndim == 2]
+    others = [one for one in model.parameters() if not any(one is matrix for matrix in matrices)]
+    muon = Muon(matrices, bf16=bf16)
+    adamw = torch.optim.AdamW(others, lr=PEAK_RATE, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
     drawn = batches(tokenizer, source, seed, guard)
     losses: list[float] = []
     tokens = 0
     model.train()
     for step in range(steps):
-        for group in optimizer.param_groups:
-            group["lr"] = PEAK_RATE * share_at(step, steps)
+        share = share_at(step, steps)
+        for group in adamw.param_groups:
+            group["lr"] = PEAK_RATE * share
         ids, weights = next(drawn)
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
             loss = weighted_loss(model, ids, weights)
         model.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
+        adamw.step()
+        muon.step(MATRIX_RATE * share)
         losses.append(float(loss.detach()))
         tokens += int((weights > 0).sum())
         if report is not None:
