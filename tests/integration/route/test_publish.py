@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,9 +17,11 @@ from aiokafka import AIOKafkaConsumer
 from consumers.formats import decode
 from producers.route.events import SOURCE, Call
 from producers.route.headers import ADAPTER_HEADER
+from sentinel import logs
 from sentinel.embedded import scripted_model as marks
 from sentinel.errors import ConfigurationError
 from sentinel.events import OWN_TRAFFIC_HEADER, PromptEvent, RawRecord
+from sentinel.settings.service import Logging
 from tests.integration.route.conftest import ADAPTER, PUBLIC, Make, Stage
 from tests.support.brokers import Broker, Embedded
 from tests.support.kafka_client import KafkaClient
@@ -233,3 +237,73 @@ async def test_a_full_spool_drops_and_counts(make: Make) -> None:
     )
     assert stage.metric(name, outcome="dropped_spool") > 10
     assert 0 < stage.metric("sentinel_route_spool_bytes") <= 3000
+
+
+class Lax(marks.ScriptedModel):
+    """Says something of its own, and takes an ``n`` that is no number."""
+
+    def answer(self, path: str, body: bytes, headers: Mapping[str, str]) -> tuple[int, bytes]:
+        status, whole = super().answer(path, body.replace(b'"n":', b'"ignored":'), headers)
+        return status, whole.replace(marks.SAFE_ANSWER.encode(), b"ANSWER-OF-SOMEBODY")
+
+
+@pytest.fixture
+def written() -> Iterator[io.StringIO]:
+    stream = io.StringIO()
+    logs.configure(Logging(level="DEBUG", format="json"), stream)
+    yield stream
+    logs.release()
+
+
+def actions(written: io.StringIO) -> set[str]:
+    """What the publisher itself logged."""
+    lines = [json.loads(line) for line in written.getvalue().splitlines()]
+    return {line["action"] for line in lines if line["logger"] == "producers.route.publish"}
+
+
+async def test_what_cannot_be_reported_is_not_logged_instead(
+    make: Make, embedded_broker: Embedded, written: io.StringIO, tmp_path: Path
+) -> None:
+    """Unreadable, sent to a broker that went away, to a disk that fails, to the spool, and past a full one."""
+    topic = embedded_broker.create_topic(partitions=1)
+    bearer = {"Authorization": "Bearer KEY-OF-SOMEBODY"}
+    async with Lax(obeys="safe") as replica:
+        settings = publishing(embedded_broker.bootstrap, topic, **{"route.spool_max_bytes": "3000"})
+        stage: Stage = await make([replica], **settings)
+
+        async def ask(path: str = "chat/completions", **more: Any) -> None:
+            body = {"model": PUBLIC, "user": "NAME-OF-SOMEBODY", **more}
+            body.setdefault("messages", [{"role": "user", "content": "WORDS-OF-SOMEBODY"}])
+            async with stage.client.post(f"{stage.url}/v1/{path}", json=body, headers=bearer) as reply:
+                assert reply.status == 200
+                assert b"ANSWER-OF-SOMEBODY" in await reply.read()
+
+        def counted(outcome: str) -> float:
+            return stage.metric("sentinel_route_events_total", outcome=outcome)
+
+        await ask()
+        # The first may take the way over the disk, where the connection is not there yet.
+        await wait_until(lambda: counted("published") and not stage.metric("sentinel_route_spool_bytes"), 60)
+        # Python's message about such a number quotes it.
+        await ask("completions", prompt="WORDS-OF-SOMEBODY", n="WORDS-OF-SOMEBODY")
+        await wait_until(lambda: counted("dropped_unreadable") == 1, 60)
+        embedded_broker.server.stop()
+        spool, aside = tmp_path / "route" / "spool", tmp_path / "aside"
+        spool.rename(aside)
+        await ask()
+        await wait_until(lambda: counted("dropped_spool") == 1, 60)
+        aside.rename(spool)
+        before = counted("spooled")
+        for _ in range(30):
+            await ask()
+        await wait_until(lambda: counted("spooled") - before + counted("dropped_spool") >= 31, 60)
+        assert counted("spooled") > before
+        assert counted("dropped_spool") > 1
+        await wait_until(lambda: "publish_away" in actions(written), 60)
+        await stage.end()
+    waiting = b"".join(path.read_bytes() for path in spool.glob("*.jsonl"))
+    assert b"WORDS-OF-SOMEBODY" in waiting
+    assert b"ANSWER-OF-SOMEBODY" in waiting
+    assert {seen.authorization for seen in replica.seen} == {bearer["Authorization"]}
+    assert actions(written) >= {"event_unreadable", "publish_wait", "spool_failed", "publish_away"}
+    assert "OF-SOMEBODY" not in written.getvalue()
