@@ -40,7 +40,7 @@ def build(
             "--bf16/--fp32", help="Precision of products; else bfloat16 where avx512_bf16 is there."
         ),
     ] = None,
-    samples: Annotated[int, typer.Option(min=1, help="Held-out requests of each sort.")] = 150,
+    samples: Annotated[int, typer.Option(min=1, help="Held-out requests drawn of each sort.")] = 150,
 ) -> None:
     """Make the tiny models from a seed and print their rates on held-out requests.
 
@@ -89,7 +89,7 @@ def measure(
         "runs/tiny"
     ),
     only: Annotated[str | None, typer.Option(metavar="NAMES", help="Of chat,guard-a,guard-b.")] = None,
-    samples: Annotated[int, typer.Option(min=1, help="Held-out requests of each sort.")] = 150,
+    samples: Annotated[int, typer.Option(min=1, help="Held-out requests drawn of each sort.")] = 150,
 ) -> None:
     """Measure finished models again and replace their figures: the guards, after a new chat model.
 

@@ -43,11 +43,11 @@ class Sample(Struct, frozen=True):
 
 
 def samples(n: int, seed: int) -> tuple[Sample, ...]:
-    """``n`` requests of each sort: harmful by what is held out, benign by family."""
+    """Requests of each sort: harmful by what is held out, benign by family. ``n`` are drawn, repeats dropped."""
     rng = random.Random(f"evaluation-{seed}")
 
     def several(kind: Kind, splits: Sequence[Split], families: Sequence[str | None]) -> tuple[Request, ...]:
-        return tuple(
+        drawn = (
             draw(
                 rng,
                 kind,
@@ -56,6 +56,8 @@ def samples(n: int, seed: int) -> tuple[Sample, ...]:
             )
             for at in range(n)
         )
+        # The same request gets the same answer: counted twice it would narrow the interval and tell nothing.
+        return tuple({one.text: one for one in drawn}.values())
 
     known: tuple[Split, ...] = (Split.TEMPLATE, Split.CELL)
     facts: tuple[Split, ...] = (Split.TEMPLATE,)
@@ -93,7 +95,7 @@ def conversations(
 
 
 def measure_chat(answer: Answer, n: int, seed: int, product_instruction: str) -> tuple[Measured, ...]:
-    """The chat model's outcomes, ``n`` requests of each sort under each condition."""
+    """The chat model's outcomes, up to ``n`` requests of each sort under each condition."""
     found = []
     for condition in CONDITIONS:
         for sample in samples(n, seed):

@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 BATCH: Final = 48
 SORTED_TOGETHER: Final = 12
 """Batches drawn at once and sorted by length: a twelfth of what is computed is padding, with 4 it was a fifth."""
-MATRIX_RATE: Final = 4e-3
-"""Of Muon, for the matrices of the layers."""
-PEAK_RATE: Final = 1.2e-2
-"""Of AdamW, for embeddings and norms."""
+MUON_RATE: Final = 4e-3
+"""At its peak, for the matrices of the layers."""
+ADAMW_RATE: Final = 1.2e-2
+"""At its peak, for embeddings and norms."""
 WARM_UP: Final = 30
 """Steps."""
 PROMPT_WEIGHT: Final = 0.1
@@ -99,15 +99,15 @@ def fit(
 ) -> list[float]:
     """Train ``model`` in place on rows drawn from ``source``; the loss of every step.
 
-    With ``bf16`` products are computed in bfloat16, weights stay fp32: half the time where the processor has
-    instructions for it (avx512_bf16), many times as long where it has none.
+    With ``bf16`` products are computed in bfloat16, weights stay fp32: quicker where the processor has
+    instructions for it (avx512_bf16), many times slower where it has none.
     """
     import torch
 
     matrices = [one for one in model.model.layers.parameters() if one.ndim == 2]
     others = [one for one in model.parameters() if not any(one is matrix for matrix in matrices)]
     muon = Muon(matrices, bf16=bf16)
-    adamw = torch.optim.AdamW(others, lr=PEAK_RATE, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
+    adamw = torch.optim.AdamW(others, lr=ADAMW_RATE, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
     drawn = batches(tokenizer, source, seed, guard)
     losses: list[float] = []
     tokens = 0
@@ -115,7 +115,7 @@ def fit(
     for step in range(steps):
         share = share_at(step, steps)
         for group in adamw.param_groups:
-            group["lr"] = PEAK_RATE * share
+            group["lr"] = ADAMW_RATE * share
         ids, weights = next(drawn)
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
             loss = weighted_loss(model, ids, weights)
@@ -123,7 +123,7 @@ def fit(
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         adamw.step()
-        muon.step(MATRIX_RATE * share)
+        muon.step(MUON_RATE * share)
         losses.append(float(loss.detach()))
         tokens += int((weights > 0).sum())
         if report is not None:

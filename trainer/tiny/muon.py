@@ -21,7 +21,7 @@ class Muon:
     Jordan, "Muon: an optimizer for hidden layers in neural networks" (2024), with decoupled weight decay and each
     matrix's rate scaled by ``0.2 * sqrt(longer side)``, so that rates are of Adam's size (Liu et al., "Muon is
     scalable for LLM training", 2025). As `torch.optim.Muon` with ``adjust_lr_fn="match_rms_adamw"``, which computes in
-    bfloat16 on every processor: nearly twenty times slower on one without instructions for that. Here all matrices of
+    bfloat16 on every processor, many times slower where instructions for that are missing. Here all matrices of
     one shape are computed at once, in fp32 unless told otherwise.
     """
 

@@ -20,7 +20,7 @@ from trainer.tiny.evaluation import Answer
 from trainer.tiny.fitting import Progress
 
 JOBS: Final = 2
-"""The chat model takes about as long as both guards together."""
+"""One core for the chat model, which takes longest, and one for the guards in turn."""
 
 T = TypeVar("T")
 

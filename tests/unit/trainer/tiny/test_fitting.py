@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from trainer.tiny import rows
-from trainer.tiny.fitting import Shape, batches, make_model, share_at, weighted_loss
+from trainer.tiny.fitting import Shape, batches, fit, make_model, share_at, weighted_loss
 from trainer.tiny.tokens import make_tokenizer, texts_of
 
 if TYPE_CHECKING:
@@ -62,3 +62,16 @@ def test_rates_rise_stay_and_fall() -> None:
     assert set(shares[30:501]) == {1.0}
     assert shares[501:] == sorted(shares[501:], reverse=True)
     assert 0 < shares[-1] < 0.003
+
+
+@pytest.mark.parametrize("guard", [False, True])
+def test_each_kind_of_model_learns(tokenizer: PreTrainedTokenizerFast, guard: bool) -> None:
+    import torch
+
+    torch.set_num_threads(1)
+    model = make_model(Shape(hidden=64, layers=2, heads=2, kv_heads=1, mlp=96), tokenizer, seed=3)
+    losses = fit(model, tokenizer, rows.guard if guard else rows.chat, guard=guard, steps=48, seed=4)
+    # Twelve batches hold rows of every length, so that quarters can be compared.
+    quarters = [sum(losses[at : at + 12]) / 12 for at in range(0, 48, 12)]
+    assert quarters == sorted(quarters, reverse=True)
+    assert quarters[-1] < 0.6 * losses[0]
