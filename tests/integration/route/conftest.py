@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+import io
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,10 @@ import aiohttp
 import pytest
 
 from producers.route.app import RouteService
+from sentinel import logs
 from sentinel.embedded.scripted_model import MODEL, ScriptedModel
 from sentinel.settings import Settings, load
+from sentinel.settings.service import Logging
 from tests.support.promotions import promote
 from tests.support.waiting import wait_until
 
@@ -130,3 +133,12 @@ def configuration(folder: Path, url: str, replicas: list[str], **settings: str) 
         environ={},
         default_file=Path("/nonexistent"),
     ).settings
+
+
+@pytest.fixture
+def written() -> Iterator[io.StringIO]:
+    """What is logged from DEBUG on, one JSON object a line."""
+    stream = io.StringIO()
+    logs.configure(Logging(level="DEBUG", format="json"), stream)
+    yield stream
+    logs.release()

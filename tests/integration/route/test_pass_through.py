@@ -6,7 +6,7 @@ import asyncio
 import gzip
 import io
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 import aiohttp
 import pytest
@@ -14,9 +14,7 @@ from aiohttp import web
 from yarl import URL
 
 from producers.route.headers import ADAPTER_HEADER
-from sentinel import logs
 from sentinel.embedded import scripted_model as marks
-from sentinel.settings.service import Logging
 from tests.integration.route.conftest import ADAPTER, PUBLIC, Make
 from tests.support.waiting import wait_until
 
@@ -296,14 +294,6 @@ async def test_expect_continue_is_answered(make: Make) -> None:
     ) as reply:
         assert reply.status == 200
         assert (await reply.json())["model"] == PUBLIC
-
-
-@pytest.fixture
-def written() -> Iterator[io.StringIO]:
-    stream = io.StringIO()
-    logs.configure(Logging(level="DEBUG", format="json"), stream)
-    yield stream
-    logs.release()
 
 
 async def test_keys_and_bodies_are_not_logged(make: Make, written: io.StringIO) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import io
 import json
 import statistics
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,9 @@ from aiokafka import AIOKafkaConsumer
 from consumers.formats import decode
 from producers.route.events import SOURCE, Call
 from producers.route.headers import ADAPTER_HEADER
-from sentinel import logs
 from sentinel.embedded import scripted_model as marks
 from sentinel.errors import ConfigurationError
 from sentinel.events import OWN_TRAFFIC_HEADER, PromptEvent, RawRecord
-from sentinel.settings.service import Logging
 from tests.integration.route.conftest import ADAPTER, PUBLIC, Make, Stage
 from tests.support.brokers import Broker, Embedded
 from tests.support.kafka_client import KafkaClient
@@ -245,14 +243,6 @@ class Lax(marks.ScriptedModel):
     def answer(self, path: str, body: bytes, headers: Mapping[str, str]) -> tuple[int, bytes]:
         status, whole = super().answer(path, body.replace(b'"n":', b'"ignored":'), headers)
         return status, whole.replace(marks.SAFE_ANSWER.encode(), b"ANSWER-OF-SOMEBODY")
-
-
-@pytest.fixture
-def written() -> Iterator[io.StringIO]:
-    stream = io.StringIO()
-    logs.configure(Logging(level="DEBUG", format="json"), stream)
-    yield stream
-    logs.release()
 
 
 def actions(written: io.StringIO) -> set[str]:
